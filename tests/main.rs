@@ -1,0 +1,1 @@
+//! The promises of the gateway, one file each, through real sockets against an in-process upstream.

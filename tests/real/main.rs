@@ -1,0 +1,1 @@
+//! The gateway between real registries and real clients.
