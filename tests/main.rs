@@ -1,1 +1,3 @@
 //! The promises of the gateway, one file each, through real sockets against an in-process upstream.
+
+mod negotiation_table;
