@@ -4,6 +4,7 @@ use crate::image::media_type::Format;
 
 use super::client::Client;
 use super::clients::Quirk;
+use super::formats::Formats;
 
 /// A stored document, as far as negotiation looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +32,19 @@ pub enum StoredContent {
         /// Whether every entry is labelled as schema 1 or schema 2, or not labelled at all.
         docker_children: bool,
     },
-    /// A schema 1 or an artifact: nothing in it matters.
+    /// An artifact in a schema 2 document, such as a Docker plugin: who reads schema 2 asked for it by that type.
+    Schema2Artifact,
+    /// A schema 1 or any other artifact: nothing in it matters.
     Opaque,
 }
 
 impl Stored {
+    /// Whether `formats` has the one that the document is answered in as it is.
+    pub(super) fn is_in(&self, formats: Formats) -> bool {
+        let clothed = self.content == StoredContent::Schema2Artifact && formats.contains(Format::Schema2);
+        formats.contains(self.format) || clothed
+    }
+
     /// The format that the document counts as for `client`, which is the row of the table that its translation starts
     /// from: a Docker document with OCI parts breaks Docker 1.10 to 18.05, so for them a list with such children counts
     /// as an index and a schema 2 with such a config as an OCI manifest. For everybody else it is what it is.
