@@ -1,1 +1,4 @@
 //! The promises of the gateway, one file each, through real sockets against an in-process upstream.
+#![cfg(test)]
+
+mod negotiation_table;

@@ -257,3 +257,124 @@ fn split_unquoted(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
         !quoted && *byte == separator
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Format::{Artifact, Index, List, Oci, Schema1, Schema2};
+
+    const S1_SIGNED: &str = SCHEMA1_SIGNED;
+
+    fn accept(lines: &[&str]) -> Accept {
+        Accept::parse(lines.iter().map(|line| line.as_bytes()))
+    }
+
+    fn covers(lines: &[&str], expected: &[Format]) {
+        assert_eq!(accept(lines).covered(), Formats::of(expected), "{lines:?}");
+    }
+
+    #[test]
+    fn every_line_counts() {
+        covers(&[S1_SIGNED, SCHEMA2, "text/html", MANIFEST_LIST], &[Schema1, Schema2, List]);
+        covers(&[&format!("{SCHEMA2}, {OCI_MANIFEST}"), OCI_INDEX], &[Schema2, Oci, Index, Artifact]);
+    }
+
+    #[test]
+    fn case_parameters_and_blanks_do_not_count() {
+        covers(&[&SCHEMA2.to_ascii_uppercase()], &[Schema2]);
+        covers(&[&format!(" \t{SCHEMA2} ; charset=\"a,b\\\"\" ;q=1 ,, ,{MANIFEST_LIST};")], &[Schema2, List]);
+        covers(&[&format!("text/html;a=\"never closed, {SCHEMA2}"), MANIFEST_LIST], &[List]);
+    }
+
+    #[test]
+    fn a_bare_star_is_a_wildcard_and_so_are_its_like() {
+        for wildcard in
+            ["*", "*/*", "application/*", "*; q=.2", "text/html,application/xml;q=0.9,*/*;q=0.8", "Application/JSON"]
+        {
+            covers(&[wildcard], &Format::ALL);
+            assert_eq!(accept(&[wildcard]).presence(), Presence::Wildcard, "{wildcard}");
+        }
+        covers(&[SCHEMA2, "*"], &Format::ALL);
+        assert_eq!(accept(&[SCHEMA2, "*"]).presence(), Presence::Named);
+        covers(&["*/*", "application/*;q=0"], &[]);
+    }
+
+    #[test]
+    fn json_beside_manifest_types_is_the_last_wish_for_schema_1() {
+        let both = accept(&["application/json", SCHEMA2]);
+        assert_eq!(both.covered(), Formats::of(&[Schema1, Schema2]));
+        assert!(both.quality(Schema1) < both.quality(Schema2));
+        covers(&["application/json", "text/plain"], &Format::ALL);
+        covers(&["application/json", SCHEMA2, &format!("{S1_SIGNED};q=0")], &[Schema2]);
+        assert!(!accept(&["application/json", OCI_MANIFEST]).names_only_oci());
+    }
+
+    #[test]
+    fn both_names_of_schema_1_are_one_format() {
+        covers(&[SCHEMA1], &[Schema1]);
+        covers(&[S1_SIGNED], &[Schema1]);
+        covers(&[&format!("{SCHEMA1};q=0, {S1_SIGNED}")], &[Schema1]);
+        covers(&[&format!("{S1_SIGNED};q=0, {SCHEMA1}, {SCHEMA2}")], &[Schema2]);
+    }
+
+    #[test]
+    fn nothing_and_nothing_known_cover_everything() {
+        covers(&[], &Format::ALL);
+        assert_eq!(accept(&[]).presence(), Presence::Absent);
+        assert_eq!(accept(&["", " , "]).presence(), Presence::Absent);
+        covers(&["application/octet-stream"], &Format::ALL);
+        assert_eq!(accept(&["application/octet-stream"]).presence(), Presence::Unknown);
+        assert_eq!(Accept::parse([&b"\xff\xfe\x00"[..]]).presence(), Presence::Unknown);
+    }
+
+    #[test]
+    fn a_quality_of_zero_excludes() {
+        for zero in ["q=0", "Q=0.000", "q= 0.", "q=.0", "q=00"] {
+            covers(&["*/*", &format!("{SCHEMA2};{zero}")], &[Schema1, Oci, List, Index, Artifact]);
+        }
+        covers(&["*/*;q=0", SCHEMA2], &[Schema2]);
+        covers(&["*/*;q=0"], &[]);
+        covers(&[SCHEMA2, &format!("{SCHEMA2};q=0"), MANIFEST_LIST], &[List]);
+        covers(&[OCI_MANIFEST, &format!("{OCI_ARTIFACT};q=0")], &[Oci]);
+    }
+
+    #[test]
+    fn qualities_are_read_as_they_are_found_in_the_wild() {
+        for (written, expected) in [
+            ("q=.9", 900),
+            ("q=0.5", 500),
+            ("q=1.000", 1000),
+            ("q=1", 1000),
+            ("q=0.0001", 1),
+            ("q=0.12345", 123),
+            ("q=7", 1000),
+            ("q=", 1000),
+            ("q=.", 1000),
+            ("q=high", 1000),
+            ("q=-1", 1000),
+            ("q", 1000),
+            ("level=1;q=0.3", 300),
+        ] {
+            let accept = accept(&[&format!("{SCHEMA2};{written}")]);
+            assert_eq!(accept.quality(Schema2), Some(expected), "{written}");
+        }
+    }
+
+    #[test]
+    fn only_oci_means_only_oci() {
+        assert!(accept(&[OCI_MANIFEST, OCI_INDEX, OCI_ARTIFACT, "text/html"]).names_only_oci());
+        for wider in ["*/*", "*", SCHEMA2, SCHEMA1, MANIFEST_LIST, "application/*;q=0.1"] {
+            assert!(!accept(&[OCI_MANIFEST, wider]).names_only_oci(), "{wider}");
+        }
+        assert!(!accept(&[]).names_only_oci() && !accept(&["text/html"]).names_only_oci());
+    }
+
+    #[test]
+    fn more_than_the_cap_names_nothing() {
+        let long = "x".repeat(ACCEPT_BYTES_MAX);
+        for lines in [[long.as_str(), SCHEMA2], [SCHEMA2, long.as_str()]] {
+            assert_eq!(accept(&lines).presence(), Presence::Unknown);
+            covers(&lines, &Format::ALL);
+        }
+    }
+}

@@ -115,6 +115,11 @@ impl Client {
     pub fn covered(&self) -> Formats {
         match self.recognised {
             Some(Recognised { rule, .. }) if rule.mode == Mode::Strict => rule.reads,
+            // Docker 19.03.0 to 19.03.4 lists OCI's types and cannot read them: an artifact would end in "missing
+            // signature key", so there our words are the better ones
+            Some(Recognised { rule, .. }) if !rule.reads.contains(Format::Oci) => {
+                self.accept.covered().without(Format::Artifact)
+            }
             _ => self.accept.covered(),
         }
     }

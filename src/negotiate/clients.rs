@@ -233,3 +233,78 @@ pub const KNOWN: &[KnownClient] = &[
     known("Watchtower", "Watchtower", WATCHTOWER_ACCEPT),
     known("curl", "curl/8.5.0", &["*/*"]),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(user_agent: &str) -> Option<&'static str> {
+        recognise(&UserAgent::parse(user_agent.as_bytes())).map(|recognised| recognised.rule.class)
+    }
+
+    #[test]
+    fn the_boundaries_are_where_the_engines_changed() {
+        for (user_agent, expected) in [
+            ("docker/1.9.99", "docker<1.10"),
+            ("docker/1.10.0-rc1", "docker 1.10-18.05"),
+            ("docker/18.05.0-ce", "docker 1.10-18.05"),
+            ("docker/18.06.0-ce", "docker 18.06-25"),
+            ("docker/19.03.0", "docker 1.10-18.05"),
+            ("docker/19.03.4", "docker 1.10-18.05"),
+            ("docker/19.03.5", "docker 18.06-25"),
+            ("docker/25.0.16", "docker 18.06-25"),
+            ("docker/26.0.0", "docker>=26"),
+            ("containerd/1.7.28~ds1", "containerd<2.0"),
+            ("containerd/v2.0.0", "containerd>=2.0"),
+            ("buildkit/v0.22", "buildkit<0.23"),
+            ("buildkit/v0.23-dev", "buildkit>=0.23"),
+            ("go-containerregistry/(devel)", "ggcr"),
+            ("ko/0.18.0 go-containerregistry/v0.20.6", "ggcr"),
+            ("trivy/dev", "ggcr"),
+            ("Apptainer/1.5.3 (Linux amd64) Go/1.25.1", "apptainer>=1.5"),
+            ("oras-go", "oras/helm"),
+            ("Helm/3.18.6", "oras/helm"),
+            ("Watchtower", "digest probe"),
+        ] {
+            assert_eq!(class(user_agent), Some(expected), "{user_agent}");
+        }
+    }
+
+    #[test]
+    fn a_product_matches_whole_and_as_written() {
+        for user_agent in [
+            "Mozilla/5.0 (X11; rv:128.0) Gecko/20100101 Firefox/128.0",
+            "Docker/1.9.1",
+            "mydocker/1.9.1",
+            "docker-client/1.9.1",
+            "docker/dev",
+            "Apptainer/1.3.0 (Linux amd64) Go/1.21",
+            "skopeo/1.22.2",
+            "Go-http-client/1.1",
+            "watchtower",
+            "",
+        ] {
+            assert_eq!(class(user_agent), None, "{user_agent}");
+        }
+    }
+
+    #[test]
+    fn the_lines_of_a_product_leave_no_gap() {
+        for (earlier, later) in TABLE.iter().zip(TABLE.iter().skip(1)) {
+            if let (Versions::Within(_, before), Versions::Within(from, _)) = (earlier.versions, later.versions)
+                && earlier.products == later.products
+            {
+                assert_eq!(before, from, "between {} and {}", earlier.class, later.class);
+            }
+        }
+    }
+
+    #[test]
+    fn every_class_has_a_client_to_show() {
+        for rule in TABLE {
+            let shown = KNOWN.iter().any(|known| known.user_agent.and_then(class) == Some(rule.class));
+            let alike = matches!(rule.class, "buildkit<0.23" | "apptainer>=1.5");
+            assert!(shown || alike, "{}", rule.class);
+        }
+    }
+}

@@ -10,6 +10,8 @@ mod client;
 pub mod clients;
 mod formats;
 pub mod platform;
+#[cfg(test)]
+mod properties;
 mod refusal;
 mod stored;
 pub mod user_agent;

@@ -137,3 +137,102 @@ impl fmt::Display for NoPlatform {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::client::Policy;
+    use super::*;
+    use crate::image::digest::Digest;
+
+    fn entry(platform: Option<&str>) -> Descriptor {
+        let platform = platform.map(|text| text.parse().unwrap());
+        Descriptor {
+            media_type: OCI_MANIFEST.into(),
+            digest: Digest::sha256(b"child"),
+            size: 7,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+            platform,
+            artifact_type: None,
+        }
+    }
+
+    fn entries(platforms: &[&str]) -> Vec<Descriptor> {
+        platforms.iter().map(|platform| entry(Some(platform))).collect()
+    }
+
+    fn wanted(platform: &str) -> WantedPlatform {
+        WantedPlatform::new(platform.parse().unwrap(), &Policy::default().arm_variants)
+    }
+
+    fn ranked(platforms: &[&str], platform: &str) -> Vec<String> {
+        let entries = entries(platforms);
+        let found = rank(&entries, &wanted(platform)).unwrap();
+        found.iter().map(|entry| entry.platform.as_ref().unwrap().to_string()).collect()
+    }
+
+    #[test]
+    fn an_arm_client_gets_what_runs_everywhere() {
+        let all = ["linux/arm/v7", "linux/arm64/v8", "linux/arm/v8", "linux/arm", "linux/arm/v5", "linux/arm/v6"];
+        assert_eq!(
+            ranked(&all, "linux/arm"),
+            ["linux/arm/v6", "linux/arm/v5", "linux/arm", "linux/arm/v7", "linux/arm/v8"]
+        );
+        assert_eq!(ranked(&all, "linux/arm/v6"), ["linux/arm/v6", "linux/arm/v5", "linux/arm"]);
+    }
+
+    #[test]
+    fn variants_of_64_bits_are_ranked() {
+        assert_eq!(ranked(&["linux/arm64", "linux/arm64/v8"], "linux/arm64"), ["linux/arm64/v8", "linux/arm64"]);
+        let amd64 = ["linux/amd64/v3", "linux/amd64/v2", "linux/amd64"];
+        assert_eq!(ranked(&amd64, "linux/amd64"), ["linux/amd64", "linux/amd64/v3", "linux/amd64/v2"]);
+    }
+
+    #[test]
+    fn windows_gets_the_first_version() {
+        let mut entries = entries(&["linux/amd64", "windows/amd64", "windows/amd64"]);
+        for (entry, version) in entries.iter_mut().zip(["", "10.0.20348.1", "10.0.17763.1"]) {
+            entry.platform.as_mut().unwrap().os_version = Some(version.into());
+        }
+        let found = rank(&entries, &wanted("windows/amd64")).unwrap();
+        assert_eq!(found.first().unwrap().platform.as_ref().unwrap().os_version.as_deref(), Some("10.0.20348.1"));
+    }
+
+    #[test]
+    fn attestations_artifacts_and_nested_indexes_are_never_picked() {
+        let attestation = entry(Some("unknown/unknown"));
+        let mut annotated = entry(Some("linux/amd64"));
+        annotated.annotations.insert(ATTESTATION.into(), "attestation-manifest".into());
+        let mut artifact = entry(Some("linux/amd64"));
+        artifact.artifact_type = Some("application/vnd.example.sbom".into());
+        let mut nested = entry(Some("linux/amd64"));
+        nested.media_type = "application/vnd.oci.image.index.v1+json".into();
+        let mut image = entry(Some("linux/amd64"));
+        image.artifact_type = Some(OCI_CONFIG.into());
+        let entries = [attestation, annotated, artifact, nested, image];
+        let found = rank(&entries, &wanted("linux/amd64")).unwrap();
+        assert_eq!(found, [entries.last().unwrap()]);
+    }
+
+    #[test]
+    fn an_entry_without_a_platform_counts_if_it_is_the_only_image() {
+        let alone = [entry(None), entry(Some("unknown/unknown"))];
+        assert_eq!(rank(&alone, &wanted("linux/arm")).unwrap().len(), 1);
+        let two = [entry(None), entry(None)];
+        assert!(rank(&two, &wanted("linux/arm")).is_err());
+    }
+
+    #[test]
+    fn no_platform_names_those_that_there_are() {
+        let entries = entries(&["linux/amd64", "linux/amd64", "linux/arm64/v8", "unknown/unknown"]);
+        let error = rank(&entries, &wanted("linux/arm")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no image for linux/arm is stored under this tag, only for linux/amd64, linux/arm64/v8"
+        );
+        let nothing = rank(&[], &wanted("linux/arm")).unwrap_err();
+        assert!(nothing.to_string().ends_with("nor for any other platform"));
+    }
+}

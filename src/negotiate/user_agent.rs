@@ -143,3 +143,84 @@ fn take_comment<'a>(rest: &mut &'a str) -> &'a str {
     *rest = "";
     comment
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(user_agent: &str) -> Vec<String> {
+        let parsed = UserAgent::parse(user_agent.as_bytes());
+        parsed.products().map(|product| format!("{}={}", product.name, product.version)).collect()
+    }
+
+    fn platform(user_agent: &str) -> Option<String> {
+        let parsed = UserAgent::parse(user_agent.as_bytes());
+        parsed.platform().map(|(os, architecture)| format!("{os}/{architecture}"))
+    }
+
+    #[test]
+    fn versions_are_read_as_products_write_them() {
+        for (text, expected) in [
+            ("1.6.2", Version::new(1, 6, 2)),
+            ("v0.31", Version::new(0, 31, 0)),
+            ("17.03.2-ce", Version::new(17, 3, 2)),
+            ("20.10.24+dfsg1", Version::new(20, 10, 24)),
+            ("1.6.20~ds1", Version::new(1, 6, 20)),
+            ("2.2.0+unknown", Version::new(2, 2, 0)),
+            ("28", Version::new(28, 0, 0)),
+            ("1.13.0-rc4", Version::new(1, 13, 0)),
+        ] {
+            assert_eq!(Version::parse(text), Some(expected), "{text}");
+        }
+        for text in ["dev", "library-import", "unknown-version", "", "v", ".", "(devel)", "99999999999.1"] {
+            assert_eq!(Version::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn versions_are_ordered_by_number() {
+        assert!(Version::new(1, 9, 1) < Version::new(1, 10, 0));
+        assert!(Version::new(1, 13, 1) < Version::new(17, 3, 0));
+        assert!(Version::new(19, 3, 4) < Version::new(19, 3, 15));
+    }
+
+    #[test]
+    fn products_end_before_the_upstream_client() {
+        let user_agent =
+            "docker/20.10.24+dfsg1 go/go1.19.8 os/linux arch/amd64 UpstreamClient(docker/1.6.2 os/windows)";
+        assert_eq!(names(user_agent), ["docker=20.10.24+dfsg1", "go=go1.19.8", "os=linux", "arch=amd64"]);
+    }
+
+    #[test]
+    fn what_stands_in_a_comment_is_no_product() {
+        let firefox = "Mozilla/5.0 (X11; Linux x86_64; docker/1.9.1 (nested)) Gecko/20100101 Firefox/128.0";
+        assert_eq!(names(firefox), ["Mozilla=5.0", "Gecko=20100101", "Firefox=128.0"]);
+        assert_eq!(names("a/1 (never closed docker/1.9.1"), ["a=1"]);
+        assert_eq!(names("(only a comment)"), [""; 0]);
+        assert_eq!(names("Watchtower"), ["Watchtower="]);
+    }
+
+    #[test]
+    fn platforms_come_from_the_products_that_say_them() {
+        assert_eq!(platform("docker/1.9.1 go/go1.4.3 os/linux arch/arm").as_deref(), Some("linux/arm"));
+        assert_eq!(platform("docker/dev go/go1.21 os/windows arch/amd64").as_deref(), Some("windows/amd64"));
+        assert_eq!(platform("cri-o/1.36.3 go/go1.25.1 os/linux arch/arm64").as_deref(), Some("linux/arm64"));
+        let cosign = "cosign/v3.1.2 (linux; amd64) go-containerregistry/v0.20.6";
+        assert_eq!(platform(cosign).as_deref(), Some("linux/amd64"));
+        assert_eq!(platform("Apptainer/1.5.3 (Linux amd64) Go/1.25.1").as_deref(), Some("linux/amd64"));
+    }
+
+    #[test]
+    fn platforms_come_from_nobody_else() {
+        for user_agent in [
+            "os/linux arch/arm",
+            "containerd/v1.7.28",
+            "docker/1.9.1 os/linux",
+            "docker/1.9.1 os/../x arch/arm",
+            "cosign/v3 (linux)",
+            "",
+        ] {
+            assert_eq!(platform(user_agent), None, "{user_agent}");
+        }
+    }
+}
