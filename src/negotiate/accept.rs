@@ -313,6 +313,7 @@ mod tests {
     fn both_names_of_schema_1_are_one_format() {
         covers(&[SCHEMA1], &[Schema1]);
         covers(&[S1_SIGNED], &[Schema1]);
+        assert_eq!(Schema1.media_type(), S1_SIGNED, "whichever was asked for, the signed one is answered");
         covers(&[&format!("{SCHEMA1};q=0, {S1_SIGNED}")], &[Schema1]);
         covers(&[&format!("{S1_SIGNED};q=0, {SCHEMA1}, {SCHEMA2}")], &[Schema2]);
     }
