@@ -121,7 +121,7 @@ fn is_image(entry: &Descriptor) -> bool {
 /// No image of the list or index suits the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct NoPlatform {
-    wanted: Platform,
+    wanted: String,
     available: Vec<String>,
     more: bool,
 }
@@ -141,7 +141,7 @@ impl NoPlatform {
             }
             !known && full
         });
-        Self { wanted: wanted.platform.clone(), available, more }
+        Self { wanted: wanted.to_string(), available, more }
     }
 }
 
