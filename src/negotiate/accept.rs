@@ -283,6 +283,7 @@ mod tests {
     fn case_parameters_and_blanks_do_not_count() {
         covers(&[&SCHEMA2.to_ascii_uppercase()], &[Schema2]);
         covers(&[&format!(" \t{SCHEMA2} ; charset=\"a,b\\\"\" ;q=1 ,, ,{MANIFEST_LIST};")], &[Schema2, List]);
+        covers(&[&format!("text/html\\,{SCHEMA2}")], &[Schema2]);
         covers(&[&format!("text/html;a=\"never closed, {SCHEMA2}"), MANIFEST_LIST], &[List]);
     }
 

@@ -355,6 +355,8 @@ mod tests {
         let old = client(DOCKER_17, &[DOCKER_TYPES]);
         assert!(matches!(choose(&zstd_image(Format::Oci), &old), Choice::Derive { .. }));
         assert!(objection(&zstd_image(Format::Schema2), &old).is_some());
+        assert!(objection(&zstd_image(Format::Schema2), &client("docker/1.9.1", &[])).is_some());
+        assert!(objection(&zstd_image(Format::Schema2), &client("docker/23.0.0", &[])).is_none());
     }
 
     #[test]
