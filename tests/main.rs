@@ -1,1 +1,4 @@
 //! The promises of the gateway, one file each, through real sockets against an in-process upstream.
+
+mod translation_golden;
+mod translation_properties;
