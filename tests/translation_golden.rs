@@ -76,7 +76,7 @@ fn schema1_is_what_distribution_makes_whichever_family_is_stored() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 16, "eight vectors, two families");
+    assert_eq!(compared, 28, "fourteen vectors, two families");
 }
 
 #[test]
