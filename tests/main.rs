@@ -2,3 +2,5 @@
 #![cfg(test)]
 
 mod negotiation_table;
+mod translation_golden;
+mod translation_properties;

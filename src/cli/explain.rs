@@ -4,7 +4,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use clap::Args;
@@ -54,7 +53,8 @@ impl FromStr for Image {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
             _ => (text, "latest"),
         };
-        let repository = name.parse().map_err(|_| "expected REPOSITORY:TAG, such as `library/busybox:1.36`".to_owned())?;
+        let repository =
+            name.parse().map_err(|_| "expected REPOSITORY:TAG, such as `library/busybox:1.36`".to_owned())?;
         match tag.parse::<Reference>() {
             Ok(Reference::Tag(_)) => Ok(Self { repository, tag: tag.to_owned() }),
             _ => Err("expected a tag after the colon, such as `library/busybox:1.36`".to_owned()),
@@ -187,5 +187,8 @@ fn in_lines(explanation: &Explanation) -> String {
 }
 
 fn authority(url: &Url) -> String {
-    url.port().map_or_else(|| url.host_str().unwrap_or_default().to_owned(), |port| format!("{}:{port}", url.host_str().unwrap_or_default()))
+    url.port().map_or_else(
+        || url.host_str().unwrap_or_default().to_owned(),
+        |port| format!("{}:{port}", url.host_str().unwrap_or_default()),
+    )
 }

@@ -56,7 +56,10 @@ pub fn run() -> ExitCode {
 
 /// Help is asked for, anything else is a mistake: one line, in the words of the flag that refused.
 fn refused(error: &clap::Error) -> ExitCode {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
         // Nobody is left to tell when standard output is closed.
         let _ = error.print();
         return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };

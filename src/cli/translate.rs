@@ -57,7 +57,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let manifest = Manifest::parse(read("--manifest", &arguments.manifest, MANIFEST_BYTES_MAX)?)
         .map_err(|malformed| format!("the document in {} {malformed}", arguments.manifest.display()))?;
-    let config = arguments.config_blob.as_ref().map(|file| read("--config-blob", file, CONFIG_BYTES_MAX)).transpose()?;
+    let config =
+        arguments.config_blob.as_ref().map(|file| read("--config-blob", file, CONFIG_BYTES_MAX)).transpose()?;
     let key = match &arguments.signing_key {
         Some(file) => config::signing_key(file)?,
         None => SigningKey::generate(crate::gateway::random_bytes()?)?,
@@ -85,7 +86,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn read(flag: &str, file: &Path, bytes_max: usize) -> Result<Bytes, Failure> {
     let bytes = std::fs::read(file).map_err(|error| format!("{flag} {}: {error}", file.display()))?;
     if bytes.len() > bytes_max {
-        return Err(format!("{flag} {}: {} bytes, more than the limit of {bytes_max}", file.display(), bytes.len()).into());
+        return Err(
+            format!("{flag} {}: {} bytes, more than the limit of {bytes_max}", file.display(), bytes.len()).into()
+        );
     }
     Ok(bytes.into())
 }

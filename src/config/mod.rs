@@ -141,7 +141,9 @@ pub enum WithoutAcceptForm {
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     /// There is no upstream.
-    #[error("--upstream is missing: expected the URL of the registry behind the gateway, such as `--upstream https://registry.example`")]
+    #[error(
+        "--upstream is missing: expected the URL of the registry behind the gateway, such as `--upstream https://registry.example`"
+    )]
     NoUpstream,
     /// The signing key cannot be used.
     #[error("--signing-key {}: {reason}; expected a P-256 private key in PEM", .file.display())]
@@ -152,7 +154,9 @@ pub enum Unusable {
         reason: String,
     },
     /// There is no place for state.
-    #[error("--store is missing and no state directory is known, because neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set: expected `--store file:///directory` or `--store memory:`")]
+    #[error(
+        "--store is missing and no state directory is known, because neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set: expected `--store file:///directory` or `--store memory:`"
+    )]
     NoStateDirectory,
 }
 
@@ -212,7 +216,9 @@ fn state_directory() -> Option<PathBuf> {
 /// Docker's `config.json`, by docker's own rules.
 pub fn docker_config() -> Option<PathBuf> {
     let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    path("DOCKER_CONFIG").or_else(|| path("HOME").map(|home| home.join(".docker"))).map(|folder| folder.join("config.json"))
+    path("DOCKER_CONFIG")
+        .or_else(|| path("HOME").map(|home| home.join(".docker")))
+        .map(|folder| folder.join("config.json"))
 }
 
 /// The variables of the environment that begin like ours and are not: most likely a misspelt flag. What Kubernetes

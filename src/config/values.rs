@@ -1,6 +1,6 @@
 //! How the values of flags are written. Each error says what would be accepted; clap puts the flag and the value before.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -30,7 +30,7 @@ pub(super) fn plain_url(text: &str) -> Result<Url, String> {
 }
 
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
-    let single = || text.parse().ok().map(IpNet::from);
+    let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse().ok().or_else(single).ok_or("expected a network, such as `10.0.0.0/8` or `127.0.0.1`".to_owned())
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LINK,
-    LOCATION, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_RANGE,
+    LINK, LOCATION, RANGE,
 };
 use http::{Method, Response, StatusCode};
 use moka::sync::Cache;
@@ -71,7 +71,8 @@ impl Gateway {
     /// by a GET whose body is not read.
     async fn declared_length(&self, exchange: &Exchange, path: &str) -> Option<u64> {
         let method = if exchange.head.method == Method::HEAD { Method::GET } else { Method::HEAD };
-        let request = ForwardRequest { method, path: path.to_owned(), query: None, headers: HeaderMap::new(), body: None };
+        let request =
+            ForwardRequest { method, path: path.to_owned(), query: None, headers: HeaderMap::new(), body: None };
         let answer = self.upstream.forward(&exchange.caller, request).await.ok()?;
         answer.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
@@ -88,7 +89,9 @@ impl Gateway {
         let mut headers = headers::end_to_end_request(&exchange.head.headers);
         drop_malformed_range(&mut headers);
         headers.remove(CONTENT_LENGTH);
-        if exchange.body.is_some() && let Some(length) = exchange.head.headers.get(CONTENT_LENGTH) {
+        if exchange.body.is_some()
+            && let Some(length) = exchange.head.headers.get(CONTENT_LENGTH)
+        {
             headers.insert(CONTENT_LENGTH, length.clone());
         }
         let request = ForwardRequest {
@@ -191,7 +194,9 @@ fn empty_layer_answer(request: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::whole(bytes::Bytes::from_static(bytes)));
     *response.status_mut() = status;
     let content_range = match (&part, status) {
-        (Some(part), StatusCode::PARTIAL_CONTENT) => Some(format!("bytes {}-{}/{}", part.start, part.end - 1, whole.len())),
+        (Some(part), StatusCode::PARTIAL_CONTENT) => {
+            Some(format!("bytes {}-{}/{}", part.start, part.end - 1, whole.len()))
+        }
         (None, _) => Some(format!("bytes */{}", whole.len())),
         _ => None,
     };
@@ -201,7 +206,11 @@ fn empty_layer_answer(request: &HeaderMap) -> Response<Body> {
     headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
-    let texts = [(DOCKER_CONTENT_DIGEST, Some(digest.to_string())), (ETAG, Some(format!("\"{digest}\""))), (CONTENT_RANGE, content_range)];
+    let texts = [
+        (DOCKER_CONTENT_DIGEST, Some(digest.to_string())),
+        (ETAG, Some(format!("\"{digest}\""))),
+        (CONTENT_RANGE, content_range),
+    ];
     for (name, text) in texts {
         headers.extend(text.and_then(|text| HeaderValue::from_str(&text).ok()).map(|value| (name, value)));
     }

@@ -69,7 +69,11 @@ impl Gateway {
 
     /// The first recipe whose source the upstream lets this caller see now. `None` if all sources are gone; any other
     /// refusal is the upstream's answer, unless another source is visible.
-    async fn visible_source<'a>(&self, exchange: &Exchange, recipes: &'a [Recipe]) -> Result<Option<&'a Recipe>, Failure> {
+    async fn visible_source<'a>(
+        &self,
+        exchange: &Exchange,
+        recipes: &'a [Recipe],
+    ) -> Result<Option<&'a Recipe>, Failure> {
         let mut refusal = None;
         for recipe in recipes {
             let source = Reference::Digest(recipe.source.clone());
@@ -162,8 +166,7 @@ fn answer_handed(exchange: &mut Exchange, derived: &Derived, recipe: &Recipe) ->
     exchange.record.outcome.why = Some("derived digest");
     let origin = Origin { source: recipe.source.clone(), from: recipe.source_format, to: derived.format };
     let media_type = derived.format.media_type();
-    let document =
-        Document { bytes: derived.bytes.clone(), media_type, digest: &derived.digest, origin: Some(origin) };
+    let document = Document { bytes: derived.bytes.clone(), media_type, digest: &derived.digest, origin: Some(origin) };
     document.answer(Addressed::ByDigest, &exchange.head.headers)
 }
 

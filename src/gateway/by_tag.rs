@@ -70,7 +70,10 @@ impl Gateway {
         match choose(&facts, &exchange.client) {
             Choice::AsStored { why } => self.as_stored(exchange, &tagged, why).await,
             Choice::Derive { candidates, why } => {
-                let cooked = candidates.into_iter().filter(|candidate| has_cell(&facts, candidate, exchange)).collect::<Vec<_>>();
+                let cooked = candidates
+                    .into_iter()
+                    .filter(|candidate| has_cell(&facts, candidate, exchange))
+                    .collect::<Vec<_>>();
                 if cooked.is_empty() {
                     return match otherwise(&facts, &exchange.client) {
                         Choice::AsStored { why } => self.as_stored(exchange, &tagged, why).await,
@@ -87,7 +90,12 @@ impl Gateway {
 
     /// The stored bytes. A schema 1 without signatures gets one, because every client that reads it wants the block; its
     /// payload, and so its digest, stay the same.
-    async fn as_stored(self: &Arc<Self>, exchange: &mut Exchange, tagged: &Tagged, why: Why) -> Result<Response<Body>, Fault> {
+    async fn as_stored(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        tagged: &Tagged,
+        why: Why,
+    ) -> Result<Response<Body>, Fault> {
         exchange.record.outcome.why = Some(why.as_str());
         self.answer_stored(exchange, &tagged.stored, &tagged.digest, Addressed::ByTag).await
     }
@@ -156,8 +164,9 @@ impl Gateway {
             return Err(Attempt::Failed(Fault::Internal));
         };
         let stored_format = tagged.stored.format();
-        let ranked = platform::rank(&index.manifests, exchange.client.platform())
-            .map_err(|none| Attempt::Refused(Refusal::no_platform(stored_format, &exchange.client, none).to_string()))?;
+        let ranked = platform::rank(&index.manifests, exchange.client.platform()).map_err(|none| {
+            Attempt::Refused(Refusal::no_platform(stored_format, &exchange.client, none).to_string())
+        })?;
         let mut first_reason = None;
         for entry in ranked {
             let child = match self.stored(&exchange.caller, &tagged.repository, &entry.digest).await {
@@ -197,7 +206,12 @@ impl Gateway {
         self.answer_stored(exchange, child, digest, Addressed::ByTag).await.map_err(Attempt::Failed)
     }
 
-    async fn derived(self: &Arc<Self>, exchange: &mut Exchange, order: Order, stored: Format) -> Result<Response<Body>, Attempt> {
+    async fn derived(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        order: Order,
+        stored: Format,
+    ) -> Result<Response<Body>, Attempt> {
         let kept = match self.derive(order).await {
             Ok((kept, freshness)) => {
                 exchange.record.outcome.cache = Some(if freshness == Freshness::Remembered { "hit" } else { "miss" });
@@ -248,8 +262,7 @@ fn answer_derived(exchange: &mut Exchange, kept: &Kept) -> Response<Body> {
     exchange.record.outcome.digest = Some(derived.digest.to_string());
     let origin = Origin { source: recipe.source.clone(), from: recipe.source_format, to: derived.format };
     let media_type = derived.format.media_type();
-    let document =
-        Document { bytes: derived.bytes.clone(), media_type, digest: &derived.digest, origin: Some(origin) };
+    let document = Document { bytes: derived.bytes.clone(), media_type, digest: &derived.digest, origin: Some(origin) };
     document.answer(Addressed::ByTag, &exchange.head.headers)
 }
 
@@ -269,7 +282,9 @@ fn never_asks_by_digest(exchange: &Exchange) -> bool {
 /// A document that is too large to be read is as unusable as one that cannot be parsed.
 fn too_large_is_malformed(failure: Failure) -> Fault {
     match failure {
-        Failure::TooLarge { bytes_max, .. } => Fault::Malformed(format!("is larger than the limit of {bytes_max} bytes")),
+        Failure::TooLarge { bytes_max, .. } => {
+            Fault::Malformed(format!("is larger than the limit of {bytes_max} bytes"))
+        }
         failure => Fault::Upstream(failure),
     }
 }

@@ -1,7 +1,8 @@
 //! Every fault, and the one place where it becomes a status and words.
 
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, RETRY_AFTER, VARY,
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, RETRY_AFTER,
+    VARY,
 };
 use http::{Response, StatusCode};
 
@@ -105,9 +106,13 @@ impl Fault {
             Self::ReferenceInvalid(InvalidReference::Tag(_)) => "TAG_INVALID",
             Self::ReferenceInvalid(InvalidReference::Digest(_)) | Self::DigestInvalid(_) => "DIGEST_INVALID",
             Self::BodyTooLarge(_) => "SIZE_INVALID",
-            Self::BadRequest(_) | Self::NotFound | Self::Lost | Self::Upstream(_) | Self::Store(_) | Self::SigningKey(_) | Self::Internal => {
-                code_of(self.status())
-            }
+            Self::BadRequest(_)
+            | Self::NotFound
+            | Self::Lost
+            | Self::Upstream(_)
+            | Self::Store(_)
+            | Self::SigningKey(_)
+            | Self::Internal => code_of(self.status()),
         }
     }
 

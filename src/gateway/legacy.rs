@@ -32,7 +32,8 @@ impl Default for Refusals {
 
 /// Notes the words of a format refusal given to Docker 1.6 or 1.7.
 pub(super) fn remember(refusals: &Refusals, exchange: &Exchange, fault: &Fault) {
-    let is_legacy = exchange.client.docker_version().is_some_and(|version| version.major == 1 && matches!(version.minor, 6 | 7));
+    let is_legacy =
+        exchange.client.docker_version().is_some_and(|version| version.major == 1 && matches!(version.minor, 6 | 7));
     let (Fault::Unacceptable(words) | Fault::Malformed(words)) = fault else { return };
     if let (true, Ok(Route::Manifest { repository, .. })) = (is_legacy, Route::of(exchange.head.uri.path())) {
         refusals.0.insert((exchange.client_address(), repository), words.as_str().into());
@@ -40,7 +41,11 @@ pub(super) fn remember(refusals: &Refusals, exchange: &Exchange, fault: &Fault) 
 }
 
 /// Repeats them.
-pub(super) fn answer(refusals: &Refusals, exchange: &Exchange, repository: &Repository) -> Result<Response<Body>, Fault> {
+pub(super) fn answer(
+    refusals: &Refusals,
+    exchange: &Exchange,
+    repository: &Repository,
+) -> Result<Response<Body>, Fault> {
     match refusals.0.get(&(exchange.client_address(), repository.clone())) {
         Some(words) => Err(Fault::LegacyRefusal(words.to_string())),
         None => Err(Fault::NotFound),

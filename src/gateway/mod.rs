@@ -37,8 +37,8 @@ use crate::upstream::{self, Upstream};
 
 pub use body::Body;
 use exchange::Exchange;
-pub use record::Outcome;
 use fault::Fault;
+pub use record::Outcome;
 use route::Route;
 
 /// Every answer says that this is a registry of the second protocol version: Docker 1.6 to 1.9 go by it.

@@ -26,7 +26,9 @@ impl Gateway {
     pub(super) async fn push(self: &Arc<Self>, exchange: &mut Exchange, route: Route) -> Result<Response<Body>, Fault> {
         let method = exchange.head.method.clone();
         if self.options.pushes == Pushes::Refused {
-            return Err(Fault::NotAllowed(format!("{method} is not served: this gateway only reads; start it with --push to let pushes through")));
+            return Err(Fault::NotAllowed(format!(
+                "{method} is not served: this gateway only reads; start it with --push to let pushes through"
+            )));
         }
         if !matches!(method, Method::PUT | Method::POST | Method::PATCH | Method::DELETE) {
             return Err(Fault::NotAllowed(format!("{method} is not a method of a registry")));
@@ -40,7 +42,9 @@ impl Gateway {
                 self.refuse_to_delete_derived(&repository, &digest).await?;
                 self.pass_push(exchange).await
             }
-            Route::Manifest { .. } | Route::Blob { .. } | Route::Upload | Route::Other => self.pass_push(exchange).await,
+            Route::Manifest { .. } | Route::Blob { .. } | Route::Upload | Route::Other => {
+                self.pass_push(exchange).await
+            }
             Route::Base | Route::Token | Route::LegacyImages { .. } => {
                 Err(Fault::NotAllowed(format!("{method} has no meaning for this path")))
             }
@@ -97,7 +101,9 @@ impl Gateway {
         if head.status() == StatusCode::OK {
             return Ok(());
         }
-        let opened = self.send(exchange, Method::POST, format!("/v2/{repository}/blobs/uploads/"), None, Some(Bytes::new())).await?;
+        let opened = self
+            .send(exchange, Method::POST, format!("/v2/{repository}/blobs/uploads/"), None, Some(Bytes::new()))
+            .await?;
         let url = match (opened.status(), opened.headers().get(LOCATION).and_then(|value| value.to_str().ok())) {
             (StatusCode::ACCEPTED, Some(location)) => self.upload_url(location)?,
             _ => return Err(self.upstream.refused(opened).await.into()),

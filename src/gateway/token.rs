@@ -23,7 +23,9 @@ impl Gateway {
             return Err(Fault::NotFound);
         }
         let (method, parameters) = match exchange.head.method {
-            Method::GET | Method::HEAD => (Method::GET, pairs(exchange.head.uri.query().unwrap_or_default().as_bytes())?),
+            Method::GET | Method::HEAD => {
+                (Method::GET, pairs(exchange.head.uri.query().unwrap_or_default().as_bytes())?)
+            }
             Method::POST => (Method::POST, pairs(&form(exchange.body.take()).await?)?),
             _ => return Err(Fault::NotAllowed("a token is asked for by GET or POST".to_owned())),
         };

@@ -40,8 +40,11 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, shutdown: impl 
 }
 
 /// The same for any answer: the admin listener is served alike.
-pub(crate) async fn serve_with<Answer, Answered, Body>(listener: TcpListener, shutdown: impl Future<Output = ()>, answer: Answer)
-where
+pub(crate) async fn serve_with<Answer, Answered, Body>(
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+    answer: Answer,
+) where
     Answer: Fn(Request<Incoming>, SocketAddr) -> Answered + Clone + Send + 'static,
     Answered: Future<Output = Response<Body>> + Send + 'static,
     Body: http_body::Body<Data = Bytes> + Send + 'static,
