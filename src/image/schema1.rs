@@ -61,7 +61,7 @@ impl Schema1 {
         let history = read_elements(&top, "history", "v1Compatibility", "entries with JSON in a string", |text| {
             Some(text.into())
         })?;
-        Ok(Self { name, tag, architecture, fs_layers, history, payload, is_signed })
+        Ok(Self { payload, is_signed, name, tag, architecture, fs_layers, history })
     }
 }
 
