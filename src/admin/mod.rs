@@ -4,17 +4,9 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use tokio::net::TcpListener;
-
-use crate::server::serve_with;
-
-/// Answers `/livez` and `/readyz` until `shutdown` completes. The process is alive while it answers, and ready as long as
-/// it listens: an upstream or a store that is down is answered request by request and heals without a restart.
-pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    serve_with(listener, shutdown, |request, _| std::future::ready(answer(&request))).await;
-}
-
-fn answer<Body>(request: &Request<Body>) -> Response<Full<Bytes>> {
+/// Answers `/livez` and `/readyz`. The process is alive while it answers, and ready as long as it listens: an upstream or
+/// a store that is down is answered request by request and heals without a restart.
+pub fn answer<Body>(request: &Request<Body>) -> Response<Full<Bytes>> {
     let is_read_only = matches!(*request.method(), Method::GET | Method::HEAD);
     let (status, text) = match request.uri().path() {
         "/livez" | "/readyz" if is_read_only => (StatusCode::OK, "ok\n"),

@@ -2,6 +2,7 @@
 //!
 //! Nothing is guessed: each known client's request goes through a gateway in this process, whose answer is reported.
 
+use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
@@ -181,7 +182,8 @@ fn in_lines(explanation: &Explanation) -> String {
             None => "refused",
         };
         let why = verdict.why.as_deref().unwrap_or_default();
-        text.push_str(&format!("{:width$}  {got:9}  {why}\n", verdict.client));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{:width$}  {got:9}  {why}", verdict.client);
     }
     text
 }

@@ -26,9 +26,9 @@ enum Command {
     /// Stand in front of a registry and answer clients
     Serve(Box<ServeArguments>),
     /// Translate one manifest, offline; the document goes to standard output
-    Translate(translate::Arguments),
+    Translate(Box<translate::Arguments>),
     /// Say what is stored under a name and what each kind of client would get
-    Explain(explain::Arguments),
+    Explain(Box<explain::Arguments>),
     /// Ask a running gateway whether it is ready; exit 0 if it is
     Healthcheck(healthcheck::Arguments),
     /// Print the version

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::Request;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +51,8 @@ async fn serve(arguments: ServeArguments, options: Options) -> Result<(), Failur
         running.spawn(server::serve(listener, Arc::clone(&gateway), stop.clone().cancelled_owned()));
     }
     tracing::info!(address = %admin.local_addr()?, "admin listening");
-    running.spawn(admin::serve(admin, stop.clone().cancelled_owned()));
+    let answer = |request: Request<_>, _| std::future::ready(admin::answer(&request));
+    running.spawn(server::serve_with(admin, stop.clone().cancelled_owned(), answer));
     running.close();
 
     asked_to_stop().await?;
@@ -85,10 +87,8 @@ async fn asked_to_stop() -> std::io::Result<()> {
 
 fn start_log(arguments: &ServeArguments) {
     let colours = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(arguments.log_level)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours);
+    let builder =
+        tracing_subscriber::fmt().with_max_level(arguments.log_level).with_writer(std::io::stderr).with_ansi(colours);
     match arguments.log_format {
         LogFormat::Json => builder.json().flatten_event(true).init(),
         LogFormat::Text => builder.init(),

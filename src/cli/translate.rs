@@ -63,11 +63,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(file) => config::signing_key(file)?,
         None => SigningKey::generate(crate::gateway::random_bytes()?)?,
     };
-    if manifest.format() == target {
+    let from = manifest.counts_as();
+    if from == target {
         let is_unsigned = matches!(manifest.content(), Content::Schema1(schema1) if !schema1.is_signed());
         return print(&if is_unsigned { translate::signed(&manifest, &key) } else { manifest.bytes().clone() });
     }
-    let cell = translate::cell(manifest.format(), target)
+    let cell = translate::cell(from, target)
         .ok_or_else(|| format!("there is no translation from {} to {}", manifest.format().name(), target.name()))?;
     if config.is_none() && translate::config_needed(&manifest, target) {
         return Err("this translation reads the config: give it with --config-blob FILE".into());

@@ -49,11 +49,11 @@ pub struct ServeArguments {
 /// The flags that decide how requests are answered.
 #[derive(Args, Clone, Debug)]
 pub struct GatewayArguments {
-    /// The registry behind the gateway, such as https://registry.example
+    /// The registry behind the gateway, such as `https://registry.example`
     #[arg(long, env = "SCHEMABRIDGE_UPSTREAM", value_name = "URL", value_parser = values::registry_url)]
     pub upstream: Option<Url>,
 
-    /// Where derived documents last: memory: or file:///directory [default: a state directory]
+    /// Where derived documents last: `memory:` or `file:///directory` [default: a state directory]
     #[arg(long, env = "SCHEMABRIDGE_STORE", value_name = "URL")]
     pub store: Option<Location>,
 

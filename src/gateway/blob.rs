@@ -23,9 +23,9 @@ use super::fault::Fault;
 /// How many sizes of blobs are remembered.
 const SIZES_MAX: u64 = 100_000;
 
-/// The sizes that stored manifests name. Docker up to 1.9 cannot read a blob without a length, and some registries
+/// The sizes that the stored manifests of each repository name. Docker up to 1.9 cannot read a blob without a length, and some registries
 /// stream theirs without one.
-pub(super) struct Sizes(Cache<Digest, u64>);
+pub(super) struct Sizes(Cache<(Repository, Digest), u64>);
 
 impl Default for Sizes {
     fn default() -> Self {
@@ -34,10 +34,10 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    pub(super) fn learn(&self, manifest: &Manifest) {
+    pub(super) fn learn(&self, repository: &Repository, manifest: &Manifest) {
         if let Content::Image(image) = manifest.content() {
             for descriptor in std::iter::once(&image.config).chain(&image.layers) {
-                self.0.insert(descriptor.digest.clone(), descriptor.size);
+                self.0.insert((repository.clone(), descriptor.digest.clone()), descriptor.size);
             }
         }
     }
@@ -56,11 +56,8 @@ impl Gateway {
         let path = format!("/v2/{repository}/blobs/{digest}");
         let mut answer = self.pass(exchange, &path).await?;
         if answer.status() == StatusCode::OK && !answer.headers().contains_key(CONTENT_LENGTH) {
-            let length = match self.sizes.0.get(&digest) {
-                Some(size) => Some(size),
-                None => self.declared_length(exchange, &path).await,
-            };
-            if let Some(length) = length {
+            let declared = self.declared_length(exchange, &path).await;
+            if let Some(length) = declared.or_else(|| self.sizes.0.get(&(repository, digest))) {
                 answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
             }
         }

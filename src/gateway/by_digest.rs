@@ -41,11 +41,20 @@ impl Gateway {
         digest: Digest,
     ) -> Result<Response<Body>, Fault> {
         let scope = Scope::new(&self.options.upstream_name, &repository);
-        // What this process handed out: its source alone is asked. Where that is gone, everything below is.
-        if let Some(handed) = self.memory.handed(&scope, &digest).await
-            && let Some(recipe) = self.visible_source(exchange, &handed.recipes).await.ok().flatten()
-        {
-            return Ok(answer_handed(exchange, &handed.derived, recipe));
+        if let Some(handed) = self.memory.handed(&scope, &digest).await {
+            // What this process handed out needs no reading: two questions upstream, asked at once, decide who has it.
+            let reference = Reference::Digest(digest.clone());
+            let (stored, source) = tokio::join!(
+                self.resolve(&exchange.caller, &repository, &reference),
+                self.visible_source(exchange, &handed.recipes)
+            );
+            match (stored, source) {
+                (Err(_), Ok(Some(recipe))) => return Ok(answer_handed(exchange, &handed.derived, recipe)),
+                (Err(failure), _) if !failure.is_not_found() => return Err(failure.into()),
+                (Err(_), Err(refusal)) => return Err(refusal.into()),
+                // It is a stored document too, or the sources that are known here are gone: the store may know others.
+                (Ok(_), _) | (Err(_), Ok(None)) => {}
+            }
         }
         let (upstream, recipes) =
             tokio::join!(self.find_stored(exchange, &repository, &digest), self.store.recipes(&scope, &digest));
@@ -110,7 +119,7 @@ impl Gateway {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Found, Failure> {
-        if let Some(stored) = self.memory.stored(digest).await {
+        if let Some(stored) = self.memory.stored(repository, digest).await {
             let reference = Reference::Digest(digest.clone());
             return self.resolve(&exchange.caller, repository, &reference).await.map(|_| Found::Parsed(stored));
         }
@@ -125,17 +134,13 @@ impl Gateway {
             }
         };
         verified(digest, &bytes)?;
-        match self.parse_stored(bytes.clone()) {
-            Ok(stored) => {
-                self.memory.remember_stored(digest.clone(), Arc::clone(&stored)).await;
-                Ok(Found::Parsed(stored))
-            }
-            Err(_) => {
-                let mut headers = head.headers;
-                headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-                Ok(Found::Unread { headers, body: Body::whole(bytes) })
-            }
+        if let Ok(stored) = self.parse_stored(repository, bytes.clone()) {
+            self.memory.remember_stored(repository.clone(), digest.clone(), Arc::clone(&stored)).await;
+            return Ok(Found::Parsed(stored));
         }
+        let mut headers = head.headers;
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        Ok(Found::Unread { headers, body: Body::whole(bytes) })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::upstream::Failure;
 
 use super::Gateway;
 use super::body::Body;
-use super::derive::{Freshness, Obstacle, Order};
+use super::derive::{Freshness, Obstacle, Order, is_unsigned};
 use super::exchange::Exchange;
 use super::fault::Fault;
 use super::respond::{Addressed, Document, Origin};
@@ -40,7 +40,6 @@ impl Gateway {
         repository: Repository,
         reference: Reference,
     ) -> Result<Response<Body>, Fault> {
-        exchange.check_host()?;
         match reference {
             Reference::Tag(tag) => self.by_tag(exchange, repository, tag).await,
             Reference::Digest(digest) => self.by_digest(exchange, repository, digest).await,
@@ -57,8 +56,8 @@ impl Gateway {
         let resolved = self.resolve(&exchange.caller, &repository, &reference).await.map_err(too_large_is_malformed)?;
         let stored = match &resolved.bytes {
             Some(bytes) => {
-                let stored = self.parse_stored(bytes.clone())?;
-                self.memory.remember_stored(resolved.digest.clone(), Arc::clone(&stored)).await;
+                let stored = self.parse_stored(&repository, bytes.clone())?;
+                self.memory.remember_stored(repository.clone(), resolved.digest.clone(), Arc::clone(&stored)).await;
                 stored
             }
             None => self.stored(&exchange.caller, &repository, &resolved.digest).await?,
@@ -72,7 +71,7 @@ impl Gateway {
             Choice::Derive { candidates, why } => {
                 let cooked = candidates
                     .into_iter()
-                    .filter(|candidate| has_cell(&facts, candidate, exchange))
+                    .filter(|candidate| has_cell(&facts, *candidate, exchange))
                     .collect::<Vec<_>>();
                 if cooked.is_empty() {
                     return match otherwise(&facts, &exchange.client) {
@@ -88,8 +87,6 @@ impl Gateway {
         }
     }
 
-    /// The stored bytes. A schema 1 without signatures gets one, because every client that reads it wants the block; its
-    /// payload, and so its digest, stay the same.
     async fn as_stored(
         self: &Arc<Self>,
         exchange: &mut Exchange,
@@ -97,6 +94,14 @@ impl Gateway {
         why: Why,
     ) -> Result<Response<Body>, Fault> {
         exchange.record.outcome.why = Some(why.as_str());
+        let format = tagged.stored.format();
+        if format == Format::Schema1 && *tagged.stored.digest() != tagged.digest {
+            // The answer has a digest that the upstream does not know, so it is kept like any derived document.
+            return self.whole(exchange, tagged, Format::Schema1).await.map_err(|attempt| match attempt {
+                Attempt::Refused(words) => Fault::Unacceptable(words),
+                Attempt::Failed(fault) => fault,
+            });
+        }
         self.answer_stored(exchange, &tagged.stored, &tagged.digest, Addressed::ByTag).await
     }
 
@@ -107,12 +112,10 @@ impl Gateway {
         digest: &Digest,
         addressed: Addressed,
     ) -> Result<Response<Body>, Fault> {
-        let bytes = match stored.content() {
-            Content::Schema1(schema1) if !schema1.is_signed() => {
-                let key = self.signing_key().await?;
-                translate::signed(stored, &key)
-            }
-            _ => stored.bytes().clone(),
+        let bytes = if is_unsigned(stored) {
+            translate::signed(stored, &*self.signing_key().await?)
+        } else {
+            stored.bytes().clone()
         };
         exchange.record.outcome.served = Some(stored.format().word());
         exchange.record.outcome.digest = Some(digest.to_string());
@@ -196,7 +199,7 @@ impl Gateway {
     ) -> Result<Response<Body>, Attempt> {
         let facts = Stored::of(child);
         let from = facts.counts_as(&exchange.client);
-        if from != target {
+        if from != target && !exchange.client.usable().contains(from) {
             let order = order_for(exchange, tagged, Arc::clone(child), digest.clone(), from, target);
             return self.derived(exchange, order, tagged.stored.format()).await;
         }
@@ -267,7 +270,7 @@ fn answer_derived(exchange: &mut Exchange, kept: &Kept) -> Response<Body> {
 }
 
 /// There is a cell for this candidate; of one platform's child only the child itself will tell.
-fn has_cell(facts: &Stored, candidate: &Candidate, exchange: &Exchange) -> bool {
+fn has_cell(facts: &Stored, candidate: Candidate, exchange: &Exchange) -> bool {
     candidate.scope == Scope::PlatformChild
         || translate::cell(facts.counts_as(&exchange.client), candidate.target).is_some()
 }

@@ -44,16 +44,15 @@ impl Gateway {
     pub(super) async fn answer_base(self: &Arc<Self>, exchange: &Exchange) -> Result<Response<Body>, Fault> {
         let is_anonymous = exchange.caller.authorization().is_none();
         let recent = if is_anonymous { self.pings.recent() } else { None };
-        let ping = match recent {
-            Some(ping) => ping,
-            None => {
-                let head = self.upstream.ping(&exchange.caller).await?;
-                let ping = Ping { status: head.status, headers: head.headers };
-                if is_anonymous && matches!(ping.status, StatusCode::OK | StatusCode::UNAUTHORIZED) {
-                    self.pings.remember(&ping);
-                }
-                ping
+        let ping = if let Some(ping) = recent {
+            ping
+        } else {
+            let head = self.upstream.ping(&exchange.caller).await?;
+            let ping = Ping { status: head.status, headers: head.headers };
+            if is_anonymous && matches!(ping.status, StatusCode::OK | StatusCode::UNAUTHORIZED) {
+                self.pings.remember(&ping);
             }
+            ping
         };
         if ping.status == StatusCode::OK {
             return Ok(welcome());

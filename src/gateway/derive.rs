@@ -14,9 +14,9 @@ use crate::image::manifest::{CONFIG_BYTES_MAX, Content, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Repository, Tag};
 use crate::store::memory::{Dish, Handed, Kept};
-use crate::store::{Recipe, StoreFailure};
+use crate::store::{RECIPES_MAX, Recipe, StoreFailure};
 use crate::translate::sign::SigningKey;
-use crate::translate::{self, Derived, EDITION, Source};
+use crate::translate::{self, Cell, Derived, EDITION, Source, Untranslatable};
 use crate::upstream::{Caller, Failure, verified};
 
 use super::fault::Fault;
@@ -92,7 +92,7 @@ impl Gateway {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Arc<Manifest>, Obstacle> {
-        if let Some(manifest) = self.memory.stored(digest).await {
+        if let Some(manifest) = self.memory.stored(repository, digest).await {
             return Ok(manifest);
         }
         let read = |gateway: Arc<Self>, caller: Caller| {
@@ -100,8 +100,9 @@ impl Gateway {
             async move { gateway.read_stored(&caller, &repository, &digest).await }
         };
         let shared = {
-            let (gateway, digest, read) = (Arc::clone(self), digest.clone(), read(Arc::clone(self), caller.clone()));
-            move |led: Arc<AtomicBool>| async move { gateway.memory.stored_or(digest, led_by(led, read)).await }
+            let (gateway, read) = (Arc::clone(self), read(Arc::clone(self), caller.clone()));
+            let (repository, digest) = (repository.clone(), digest.clone());
+            move |led: Arc<AtomicBool>| async move { gateway.memory.stored_or(repository, digest, led_by(led, read)).await }
         };
         match share(shared).await {
             Shared::Done(manifest) => Ok(manifest),
@@ -123,13 +124,13 @@ impl Gateway {
                 }
                 failure => Obstacle::Upstream(failure),
             })?;
-        self.parse_stored(bytes)
+        self.parse_stored(repository, bytes)
     }
 
     /// Parses a stored document whose bytes were checked against their digest, and learns the sizes that it names.
-    pub(super) fn parse_stored(&self, bytes: Bytes) -> Result<Arc<Manifest>, Obstacle> {
+    pub(super) fn parse_stored(&self, repository: &Repository, bytes: Bytes) -> Result<Arc<Manifest>, Obstacle> {
         let manifest = Manifest::parse(bytes).map_err(|malformed| Obstacle::Malformed(malformed.to_string()))?;
-        self.sizes.learn(&manifest);
+        self.sizes.learn(repository, &manifest);
         Ok(Arc::new(manifest))
     }
 
@@ -142,7 +143,7 @@ impl Gateway {
         let shared = {
             let (gateway, order) = (Arc::clone(self), order.clone());
             move |led: Arc<AtomicBool>| async move {
-                let cook = gateway.cook_and_keep(order);
+                let cook = Box::pin(gateway.cook_and_keep(order));
                 gateway.memory.derived_or(dish, led_by(led, cook)).await
             }
         };
@@ -163,7 +164,7 @@ impl Gateway {
                 let known = self.memory.handed(&scope, &derived.digest).await;
                 let others =
                     known.iter().flat_map(|handed| &handed.recipes).filter(|other| other.source != recipe.source);
-                let recipes = std::iter::once(&recipe).chain(others).cloned().collect();
+                let recipes = std::iter::once(&recipe).chain(others).take(RECIPES_MAX).cloned().collect();
                 self.memory.remember_handed(scope, Handed { derived: derived.clone(), recipes }).await;
                 Ok(Arc::new(Kept { derived, recipe }))
             }
@@ -173,7 +174,7 @@ impl Gateway {
 
     /// Translates, without keeping.
     async fn cook(&self, order: Order) -> Result<(Derived, Recipe), Obstacle> {
-        let cell = translate::cell(order.from, order.target).ok_or_else(|| {
+        let cell = cell(order.from, order.target).ok_or_else(|| {
             Obstacle::Untranslatable(format!("there is no translation from {} to {}", order.from, order.target))
         })?;
         let config = self.config(&order).await?;
@@ -279,6 +280,29 @@ impl Gateway {
         };
         self.signing_key.get_or_try_init(from_store).await.cloned()
     }
+}
+
+/// The table's cell, and one more: a stored schema 1 under the digest of its payload, for upstreams (Amazon ECR) that know
+/// it by another. Docker 1.6 and 1.7 refuse any digest but the payload's.
+fn cell(from: Format, target: Format) -> Option<Cell> {
+    match (from, target) {
+        (Format::Schema1, Format::Schema1) => Some(under_payload_digest),
+        _ => translate::cell(from, target),
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it has the type of a cell")]
+fn under_payload_digest(source: &Source<'_>) -> Result<Derived, Untranslatable> {
+    let manifest = source.manifest;
+    let bytes =
+        if is_unsigned(manifest) { translate::signed(manifest, source.signing_key) } else { manifest.bytes().clone() };
+    Ok(Derived { bytes, digest: manifest.digest().clone(), format: Format::Schema1 })
+}
+
+/// A schema 1 without signatures. It is given one before it goes out, because every client that reads schema 1 wants the
+/// block; its payload, and so its digest, stay the same.
+pub(super) fn is_unsigned(manifest: &Manifest) -> bool {
+    matches!(manifest.content(), Content::Schema1(schema1) if !schema1.is_signed())
 }
 
 enum Shared<Value> {

@@ -121,12 +121,16 @@ impl Fault {
         match self {
             Self::Upstream(Failure::Refused(refusal)) => relayed(*refusal, upstream),
             Self::LegacyRefusal(words) => legacy(words),
-            fault => fault.into_own_response(),
+            fault => fault.into_own_response(upstream),
         }
     }
 
-    fn into_own_response(self) -> Response<Body> {
-        let mut response = errors_json(self.status(), self.code(), &self.to_string());
+    fn into_own_response(self, upstream: &str) -> Response<Body> {
+        let words = match &self {
+            Self::Upstream(failure) => failure.words(upstream),
+            fault => fault.to_string(),
+        };
+        let mut response = errors_json(self.status(), self.code(), &words);
         let headers = response.headers_mut();
         match self {
             Self::Store(_) | Self::SigningKey(_) => {
@@ -203,9 +207,14 @@ fn sentence(status: StatusCode, upstream: &str) -> String {
 pub(super) fn is_errors_json(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Errors {
-        errors: Vec<serde_json::Map<String, serde_json::Value>>,
+        errors: Vec<Entry>,
     }
-    serde_json::from_slice::<Errors>(body).is_ok_and(|Errors { errors }| !errors.is_empty())
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        code: String,
+    }
+    serde_json::from_slice::<Errors>(body)
+        .is_ok_and(|Errors { errors }| !errors.is_empty() && errors.iter().all(|entry| !entry.code.is_empty()))
 }
 
 fn errors_json(status: StatusCode, code: &str, message: &str) -> Response<Body> {

@@ -178,12 +178,13 @@ impl Gateway {
         if exchange.head.method == Method::HEAD {
             response = response.map(|_| Body::empty());
         }
-        exchange.record.log(&exchange, &response, started.elapsed());
+        exchange.record.log(&exchange.head, exchange.client.class(), response.status(), started.elapsed());
         response.extensions_mut().insert(std::mem::take(&mut exchange.record.outcome));
         response
     }
 
     async fn dispatch(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
+        exchange.check_host()?;
         let route = Route::of(exchange.head.uri.path())?;
         if let Route::Token = route {
             return self.answer_token(exchange).await;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use http::Response;
+use http::StatusCode;
 use http::header::USER_AGENT;
+use http::request::Parts;
 
-use super::body::Body;
-use super::exchange::Exchange;
 use super::fault::Fault;
 
 /// What became of a request for a manifest. It goes with the response, for the commands that explain it.
@@ -41,9 +40,8 @@ impl Record {
     }
 
     /// Writes the access log line. Never the query, which can hold a token, nor a header with credentials.
-    pub(super) fn log(&self, exchange: &Exchange, response: &Response<Body>, took: Duration) {
+    pub(super) fn log(&self, head: &Parts, class: &'static str, status: StatusCode, took: Duration) {
         let Self { outcome, .. } = self;
-        let head = &exchange.head;
         let duration_ms = took.as_secs_f64() * 1000.0;
         let user_agent = head.headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
         macro_rules! line {
@@ -52,8 +50,8 @@ impl Record {
                     target: "schemabridge::access",
                     method = %head.method,
                     path = ?head.uri.path(),
-                    status = response.status().as_u16(),
-                    client = exchange.client.class(),
+                    status = status.as_u16(),
+                    client = class,
                     user_agent = user_agent.as_deref(),
                     stored = outcome.stored,
                     served = outcome.served,

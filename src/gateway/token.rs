@@ -55,7 +55,7 @@ async fn form(body: Option<reqwest::Body>) -> Result<Vec<u8>, Fault> {
     }
 }
 
-/// Docker up to 1.9 reads `token`, OAuth2 clients read `access_token`: the answer has both.
+/// Docker up to 1.9 reads `token`, `OAuth2` clients read `access_token`: the answer has both.
 fn with_both_fields(answer: &TokenAnswer) -> Response<Body> {
     let body = match serde_json::from_slice::<Map<String, Value>>(&answer.body) {
         Ok(mut fields) => {

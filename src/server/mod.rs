@@ -40,7 +40,7 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, shutdown: impl 
 }
 
 /// The same for any answer: the admin listener is served alike.
-pub(crate) async fn serve_with<Answer, Answered, Body>(
+pub async fn serve_with<Answer, Answered, Body>(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
     answer: Answer,

@@ -50,7 +50,9 @@ pub struct Handed {
 /// The memory of one process. Having a document here gives nobody the right to see it.
 #[derive(Clone)]
 pub struct Memory {
-    stored: Cache<Digest, Arc<Manifest>>,
+    /// By repository too: that a document was read from one repository says nothing about another, whose index may
+    /// name it without having it.
+    stored: Cache<(Repository, Digest), Arc<Manifest>>,
     derived: Cache<Dish, Arc<Kept>>,
     handed: Cache<(Scope, Digest), Arc<Handed>>,
 }
@@ -67,24 +69,25 @@ impl Memory {
         }
     }
 
-    /// A stored document that was read before.
-    pub async fn stored(&self, digest: &Digest) -> Option<Arc<Manifest>> {
-        self.stored.get(digest).await
+    /// A stored document that was read from this repository before.
+    pub async fn stored(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Manifest>> {
+        self.stored.get(&(repository.clone(), digest.clone())).await
     }
 
     /// The stored document with this digest: the one that is here, or what `read` brings, which runs once however many
     /// ask. Must be called on a task that no client can cancel.
     pub async fn stored_or<Error: Send + Sync + 'static>(
         &self,
+        repository: Repository,
         digest: Digest,
         read: impl Future<Output = Result<Arc<Manifest>, Error>>,
     ) -> Result<Arc<Manifest>, Arc<Error>> {
-        self.stored.try_get_with(digest, read).await
+        self.stored.try_get_with((repository, digest), read).await
     }
 
     /// Remembers a stored document whose digest was checked.
-    pub async fn remember_stored(&self, digest: Digest, manifest: Arc<Manifest>) {
-        self.stored.insert(digest, manifest).await;
+    pub async fn remember_stored(&self, repository: Repository, digest: Digest, manifest: Arc<Manifest>) {
+        self.stored.insert((repository, digest), manifest).await;
     }
 
     /// A derived document that was made before and is in the store.

@@ -57,13 +57,12 @@ impl Body for StreamedBody {
 /// Says what broke a transfer without naming the URL, which may hold a signature.
 pub(super) fn unreachable(error: reqwest::Error) -> Failure {
     let error = error.without_url();
-    let mut reason = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        reason = format!("{reason}: {cause}");
-        source = cause.source();
+    // The outer errors say that a request was sent; the innermost says what became of it.
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
     }
-    Failure::Unreachable { reason }
+    Failure::Unreachable { reason: cause.to_string() }
 }
 
 /// All bytes of a document, refused as soon as more than `bytes_max` have come or are declared. `what` names the

@@ -71,6 +71,28 @@ pub struct Refusal {
 }
 
 impl Failure {
+    /// The failure in a sentence that names the upstream by its host and port.
+    pub fn words(&self, authority: &str) -> String {
+        match self {
+            Self::Refused(refusal) => format!("the registry {authority} answered {}", refusal.status),
+            Self::Unreachable { reason } => format!("the registry {authority} cannot be reached: {reason}"),
+            Self::TimedOut { seconds } => format!("the registry {authority} sent nothing for {seconds} s"),
+            Self::WrongBytes { expected, found } => {
+                format!("the registry {authority} answered {expected} with other bytes, whose digest is {found}")
+            }
+            Self::TooLarge { what, bytes_max } => {
+                format!("the {what} of the registry {authority} is larger than the limit of {bytes_max} bytes")
+            }
+            Self::RedirectRefused { reason } => {
+                format!("a redirect of the registry {authority} was not followed: {reason}")
+            }
+            Self::RealmRefused { reason } => {
+                format!("the token realm of the registry {authority} was not asked: {reason}")
+            }
+            Self::UnforwardableQuery => self.to_string(),
+        }
+    }
+
     /// The status of the upstream's refusal, if it answered at all.
     pub fn status(&self) -> Option<StatusCode> {
         match self {

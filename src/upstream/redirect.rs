@@ -31,7 +31,7 @@ pub(super) async fn follow(transport: &Transport, request: OwnRequest<'_>) -> Re
     let origin = request.url.origin();
     let mut url = request.url;
     for _ in 0..=HOPS_MAX {
-        let mut hop = transport.request(request.method.clone(), url.clone(), request.caller);
+        let mut hop = Transport::request(request.method.clone(), url.clone(), request.caller);
         if let Some(accept) = &request.accept {
             hop.headers_mut().insert(ACCEPT, accept.clone());
         }

@@ -6,13 +6,14 @@
 use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use url::Url;
 use url::form_urlencoded::Serializer;
 
 use super::body;
 use super::challenge::Challenge;
+use super::transport::Transport;
 use super::{Caller, Failure, Refusal, Upstream};
 
 /// How many bytes of a token request's form, and of its answer, are read.
@@ -94,21 +95,18 @@ impl Upstream {
 
     async fn ask_realm(&self, realm: Url, request: TokenRequest) -> Result<TokenAnswer, Failure> {
         let mut url = realm;
-        let mut outgoing = match request.method {
-            Method::POST => {
-                let form = Serializer::new(String::new()).extend_pairs(&request.parameters).finish();
-                let mut outgoing = self.transport.request(Method::POST, url, &request.caller);
-                let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-                outgoing.headers_mut().insert(CONTENT_TYPE, form_type);
-                *outgoing.body_mut() = Some(form.into());
-                outgoing
-            }
-            _ => {
-                url.query_pairs_mut().extend_pairs(&request.parameters);
-                self.transport.request(Method::GET, url, &request.caller)
-            }
+        let mut outgoing = if request.method == Method::POST {
+            let form = Serializer::new(String::new()).extend_pairs(&request.parameters).finish();
+            let mut outgoing = Transport::request(Method::POST, url, &request.caller);
+            let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+            outgoing.headers_mut().insert(CONTENT_TYPE, form_type);
+            *outgoing.body_mut() = Some(form.into());
+            outgoing
+        } else {
+            url.query_pairs_mut().extend_pairs(&request.parameters);
+            Transport::request(Method::GET, url, &request.caller)
         };
-        outgoing.headers_mut().insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
+        outgoing.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
         let answer = self.transport.send(outgoing).await?;
         if answer.status().is_redirection() {
             return Err(Failure::RealmRefused { reason: "it redirects, which a token service must not".to_owned() });

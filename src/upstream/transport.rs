@@ -51,7 +51,7 @@ impl Transport {
     }
 
     /// A request of the gateway's own, as this caller.
-    pub(super) fn request(&self, method: Method, url: Url, caller: &Caller) -> reqwest::Request {
+    pub(super) fn request(method: Method, url: Url, caller: &Caller) -> reqwest::Request {
         let mut request = reqwest::Request::new(method, url);
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, OWN_USER_AGENT);
