@@ -32,7 +32,6 @@ pub(super) fn compose(source: &Source<'_>, image: &ImageManifest) -> Result<Deri
     let config = Config::parse(bytes)?;
     let rootfs = config.rootfs.as_ref().ok_or(Untranslatable::NoRootfs)?;
     let steps = steps(&config, rootfs, image)?;
-    refuse_length(steps.len().saturating_mul(STEP_BYTES_MIN))?;
     let entries = entries(&config, bytes, rootfs, &steps);
     refuse_length(entries.iter().map(|(_, entry)| entry.len()).sum())?;
     let payload = Payload {
@@ -74,6 +73,7 @@ fn steps<'a>(config: &Config<'_>, rootfs: &Rootfs, image: &'a ImageManifest) -> 
     if rootfs.diff_ids.len() != layers {
         return Err(Untranslatable::DiffIds { diff_ids: rootfs.diff_ids.len(), layers });
     }
+    refuse_length(config.history.len().max(layers).saturating_mul(STEP_BYTES_MIN))?;
     let told = config.history.iter().filter(|history| !history.empty_layer).count();
     let mut blobs = image.layers.iter().map(|layer| &layer.digest);
     let mut steps = Vec::with_capacity(config.history.len().max(layers));
