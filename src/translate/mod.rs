@@ -22,7 +22,7 @@ use crate::image::oci::ImageManifest;
 use crate::image::reference::{Repository, Tag};
 
 pub use sign::{SigningKey, signed};
-pub use table::cell;
+pub use table::{cell, cell_for};
 
 /// Raised with every change to a byte that a translation writes.
 pub const EDITION: u32 = 1;

@@ -37,15 +37,6 @@ impl ObjectWriter {
         self
     }
 
-    /// A member whose value is written as it was, without whitespace and with what Go escapes escaped: what Go does
-    /// to a `json.RawMessage`. Numbers, keys and their order stay, repeated keys too.
-    #[must_use]
-    pub fn raw(mut self, key: &str, value: Raw<'_>) -> Self {
-        self.key(key);
-        push_compacted(&mut self.text, value);
-        self
-    }
-
     /// The object.
     pub fn finish(mut self) -> String {
         self.text.push('}');
@@ -81,13 +72,15 @@ pub fn array(values: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     text
 }
 
-/// Go's `json.Compact` with HTML escaping. What Go escapes can stand in strings only.
-fn push_compacted(out: &mut String, value: Raw<'_>) {
+/// A value as it was written, without whitespace and with what Go escapes escaped: what Go does to a `json.RawMessage`.
+/// Numbers, keys and their order stay, repeated keys too. What Go escapes can stand in strings only.
+pub fn compacted(value: Raw<'_>) -> String {
+    let mut out = String::with_capacity(value.as_str().len());
     let mut rest = value.as_str();
     while let Some(character) = rest.chars().next() {
         if character == '"' {
             let (string, after) = split_string(rest);
-            push_html_escaped(out, string);
+            push_html_escaped(&mut out, string);
             rest = after;
         } else {
             if !matches!(character, ' ' | '\t' | '\n' | '\r') {
@@ -96,6 +89,7 @@ fn push_compacted(out: &mut String, value: Raw<'_>) {
             rest = rest.get(character.len_utf8()..).unwrap_or_default();
         }
     }
+    out
 }
 
 fn push_html_escaped(out: &mut String, string: &str) {
@@ -171,7 +165,7 @@ mod tests {
         let raw = " { \"Z\" : 1.50 , \"A\" : [ 1e3 , 12345678901234567890 ],\n\"A\":\"a <\\\" b\\\\\" , \"u\":\"\u{2028} \\u003c\\/\" } ";
         let value = scan(raw.as_bytes(), 4096, Keys::Repeatable).unwrap();
         assert_eq!(
-            ObjectWriter::new().raw("k<", value).finish(),
+            ObjectWriter::new().json("k<", &compacted(value)).finish(),
             "{\"k\\u003c\":{\"Z\":1.50,\"A\":[1e3,12345678901234567890],\"A\":\"a \\u003c\\\" b\\\\\",\"u\":\"\\u2028 \\u003c\\/\"}}"
         );
     }
