@@ -63,12 +63,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(file) => config::signing_key(file)?,
         None => SigningKey::generate(crate::gateway::random_bytes()?)?,
     };
-    let from = manifest.counts_as();
-    if from == target {
+    if manifest.counts_as() == target {
         let is_unsigned = matches!(manifest.content(), Content::Schema1(schema1) if !schema1.is_signed());
         return print(&if is_unsigned { translate::signed(&manifest, &key) } else { manifest.bytes().clone() });
     }
-    let cell = translate::cell(from, target)
+    let cell = translate::cell_for(&manifest, target)
         .ok_or_else(|| format!("there is no translation from {} to {}", manifest.format().name(), target.name()))?;
     if config.is_none() && translate::config_needed(&manifest, target) {
         return Err("this translation reads the config: give it with --config-blob FILE".into());

@@ -69,10 +69,8 @@ impl Gateway {
         match choose(&facts, &exchange.client) {
             Choice::AsStored { why } => self.as_stored(exchange, &tagged, why).await,
             Choice::Derive { candidates, why } => {
-                let cooked = candidates
-                    .into_iter()
-                    .filter(|candidate| has_cell(&facts, *candidate, exchange))
-                    .collect::<Vec<_>>();
+                let cooked =
+                    candidates.into_iter().filter(|candidate| has_cell(&tagged.stored, *candidate)).collect::<Vec<_>>();
                 if cooked.is_empty() {
                     return match otherwise(&facts, &exchange.client) {
                         Choice::AsStored { why } => self.as_stored(exchange, &tagged, why).await,
@@ -151,8 +149,7 @@ impl Gateway {
         tagged: &Tagged,
         target: Format,
     ) -> Result<Response<Body>, Attempt> {
-        let from = Stored::of(&tagged.stored).counts_as(&exchange.client);
-        let order = order_for(exchange, tagged, Arc::clone(&tagged.stored), tagged.digest.clone(), from, target);
+        let order = order_for(exchange, tagged, Arc::clone(&tagged.stored), tagged.digest.clone(), target);
         self.derived(exchange, order, tagged.stored.format()).await
     }
 
@@ -200,7 +197,7 @@ impl Gateway {
         let facts = Stored::of(child);
         let from = facts.counts_as(&exchange.client);
         if from != target && !exchange.client.usable().contains(from) {
-            let order = order_for(exchange, tagged, Arc::clone(child), digest.clone(), from, target);
+            let order = order_for(exchange, tagged, Arc::clone(child), digest.clone(), target);
             return self.derived(exchange, order, tagged.stored.format()).await;
         }
         if let Some(refusal) = objection(&facts, &exchange.client) {
@@ -247,16 +244,9 @@ fn attempt(obstacle: Obstacle, stored: Format, exchange: &Exchange) -> Attempt {
     }
 }
 
-fn order_for(
-    exchange: &Exchange,
-    tagged: &Tagged,
-    stored: Arc<Manifest>,
-    source: Digest,
-    from: Format,
-    target: Format,
-) -> Order {
+fn order_for(exchange: &Exchange, tagged: &Tagged, stored: Arc<Manifest>, source: Digest, target: Format) -> Order {
     let (caller, repository, tag) = (exchange.caller.clone(), tagged.repository.clone(), tagged.tag.clone());
-    Order { caller, repository, tag, stored, source, from, target }
+    Order { caller, repository, tag, stored, source, target }
 }
 
 fn answer_derived(exchange: &mut Exchange, kept: &Kept) -> Response<Body> {
@@ -270,9 +260,8 @@ fn answer_derived(exchange: &mut Exchange, kept: &Kept) -> Response<Body> {
 }
 
 /// There is a cell for this candidate; of one platform's child only the child itself will tell.
-fn has_cell(facts: &Stored, candidate: Candidate, exchange: &Exchange) -> bool {
-    candidate.scope == Scope::PlatformChild
-        || translate::cell(facts.counts_as(&exchange.client), candidate.target).is_some()
+fn has_cell(stored: &Manifest, candidate: Candidate) -> bool {
+    candidate.scope == Scope::PlatformChild || translate::cell_for(stored, candidate.target).is_some()
 }
 
 fn never_asks_by_digest(exchange: &Exchange) -> bool {

@@ -64,8 +64,6 @@ pub(super) struct Order {
     pub(super) stored: Arc<Manifest>,
     /// The digest that the upstream knows the stored document by.
     pub(super) source: Digest,
-    /// The row of the table that the translation starts from.
-    pub(super) from: Format,
     pub(super) target: Format,
 }
 
@@ -174,8 +172,9 @@ impl Gateway {
 
     /// Translates, without keeping.
     async fn cook(&self, order: Order) -> Result<(Derived, Recipe), Obstacle> {
-        let cell = cell(order.from, order.target).ok_or_else(|| {
-            Obstacle::Untranslatable(format!("there is no translation from {} to {}", order.from, order.target))
+        let cell = cell(&order.stored, order.target).ok_or_else(|| {
+            let (from, to) = (order.stored.format(), order.target);
+            Obstacle::Untranslatable(format!("there is no translation from {} to {}", from.name(), to.name()))
         })?;
         let config = self.config(&order).await?;
         let key = self.signing_key().await?;
@@ -249,14 +248,12 @@ impl Gateway {
         let stored = self.stored(caller, &recipe.repository, &recipe.source).await?;
         // A document that does not say its tag is the same under any.
         let Some(tag) = recipe.tag.clone().or_else(|| "latest".parse().ok()) else { return Ok(None) };
-        let from = if recipe.target == stored.format() { stored.counts_as() } else { stored.format() };
         let order = Order {
             caller: caller.clone(),
             repository: recipe.repository.clone(),
             tag,
             stored,
             source: recipe.source.clone(),
-            from,
             target: recipe.target,
         };
         let (derived, again) = self.cook(order).await?;
@@ -284,10 +281,10 @@ impl Gateway {
 
 /// The table's cell, and one more: a stored schema 1 under the digest of its payload, for upstreams (Amazon ECR) that know
 /// it by another. Docker 1.6 and 1.7 refuse any digest but the payload's.
-fn cell(from: Format, target: Format) -> Option<Cell> {
-    match (from, target) {
+fn cell(stored: &Manifest, target: Format) -> Option<Cell> {
+    match (stored.format(), target) {
         (Format::Schema1, Format::Schema1) => Some(under_payload_digest),
-        _ => translate::cell(from, target),
+        _ => translate::cell_for(stored, target),
     }
 }
 
