@@ -1,5 +1,6 @@
 //! The promises of the gateway, one file each, through real sockets against an in-process upstream.
 #![cfg(test)]
 
+mod negotiation_table;
 mod support;
 mod upstream_for_tests;
