@@ -1,6 +1,7 @@
 //! The promises of the gateway, one file each, through real sockets against an in-process upstream.
 #![cfg(test)]
 
+mod import_direction;
 mod negotiation_table;
 mod support;
 mod upstream_for_tests;
