@@ -8,3 +8,18 @@ pub mod image;
 pub mod translate;
 
 pub mod negotiate;
+
+// knows the registry; nobody else sends
+pub mod upstream;
+
+// knows bytes at rest
+pub mod store;
+
+// knows one request
+pub mod gateway;
+
+// know the process
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod server;

@@ -4,4 +4,6 @@
 mod import_direction;
 mod negotiation_table;
 mod support;
+mod translation_golden;
+mod translation_properties;
 mod upstream_for_tests;

@@ -1,11 +1,12 @@
 //! The body of an answer: a document that is in memory, or bytes that stream through.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
+use crate::image::digest::{Digest, Verifier};
 use crate::upstream::{Failure, StreamedBody};
 
 /// The body of an answer.
@@ -13,8 +14,17 @@ pub struct Body(Kind);
 
 enum Kind {
     Whole(Option<Bytes>),
-    /// Bytes that were read already, then the rest as it arrives.
-    Streamed(Option<Bytes>, Box<StreamedBody>),
+    Streamed(Box<StreamedBody>),
+    Checked(Box<Checked>),
+}
+
+/// A large document as it arrives: the bytes that were read already, then the rest, and an error instead of a clean end
+/// if all of it does not have the digest that it was asked by.
+struct Checked {
+    start: Option<Bytes>,
+    rest: StreamedBody,
+    expected: Digest,
+    verifier: Option<Verifier>,
 }
 
 impl Body {
@@ -30,12 +40,13 @@ impl Body {
 
     /// The upstream's body, as it arrives.
     pub fn streamed(rest: StreamedBody) -> Self {
-        Self(Kind::Streamed(None, Box::new(rest)))
+        Self(Kind::Streamed(Box::new(rest)))
     }
 
-    /// Bytes of the upstream's body that were read already, then the rest.
-    pub fn continued(start: Bytes, rest: StreamedBody) -> Self {
-        Self(Kind::Streamed(Some(start), Box::new(rest)))
+    /// The start of a document that was read already, then the rest, checked against its digest at the end.
+    pub fn checked(start: Bytes, rest: StreamedBody, expected: &Digest) -> Self {
+        let verifier = Some(Verifier::new(expected.algorithm()));
+        Self(Kind::Checked(Box::new(Checked { start: Some(start), rest, expected: expected.clone(), verifier })))
     }
 }
 
@@ -45,26 +56,50 @@ impl http_body::Body for Body {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         match &mut self.0 {
-            Kind::Whole(bytes) => Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Streamed(start, rest) => match start.take().filter(|start| !start.is_empty()) {
-                Some(start) => Poll::Ready(Some(Ok(Frame::data(start)))),
-                None => Pin::new(rest.as_mut()).poll_frame(context),
-            },
+            Kind::Whole(bytes) => {
+                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Kind::Streamed(rest) => Pin::new(rest.as_mut()).poll_frame(context),
+            Kind::Checked(checked) => checked.poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Kind::Streamed(start, rest) => start.is_none() && rest.is_end_stream(),
+            Kind::Streamed(rest) => rest.is_end_stream(),
+            Kind::Checked(checked) => checked.verifier.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Kind::Streamed(None, rest) => rest.size_hint(),
-            Kind::Streamed(Some(_), _) => SizeHint::default(),
+            Kind::Streamed(rest) => rest.size_hint(),
+            Kind::Checked(_) => SizeHint::default(),
         }
+    }
+}
+
+impl Checked {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let frame = match self.start.take() {
+            Some(start) => Some(Ok(Frame::data(start))),
+            None => ready!(Pin::new(&mut self.rest).poll_frame(context)),
+        };
+        let Some(Ok(frame)) = frame else {
+            let verifier = self.verifier.take();
+            return Poll::Ready(frame.or_else(|| self.verdict(verifier?)));
+        };
+        if let (Some(verifier), Some(data)) = (&mut self.verifier, frame.data_ref()) {
+            verifier.update(data);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn verdict(&self, verifier: Verifier) -> Option<Result<Frame<Bytes>, Failure>> {
+        let found = verifier.finish();
+        let expected = self.expected.clone();
+        (found != expected).then_some(Err(Failure::WrongBytes { expected, found }))
     }
 }

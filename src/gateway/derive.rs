@@ -110,11 +110,19 @@ impl Gateway {
         }
     }
 
-    async fn read_stored(&self, caller: &Caller, repository: &Repository, digest: &Digest) -> Result<Arc<Manifest>, Obstacle> {
-        let bytes = self.upstream.fetch_manifest(caller, repository, digest).await.map_err(|failure| match failure {
-            Failure::TooLarge { bytes_max, .. } => Obstacle::Malformed(format!("is larger than the limit of {bytes_max} bytes")),
-            failure => Obstacle::Upstream(failure),
-        })?;
+    async fn read_stored(
+        &self,
+        caller: &Caller,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Arc<Manifest>, Obstacle> {
+        let bytes =
+            self.upstream.fetch_manifest(caller, repository, digest).await.map_err(|failure| match failure {
+                Failure::TooLarge { bytes_max, .. } => {
+                    Obstacle::Malformed(format!("is larger than the limit of {bytes_max} bytes"))
+                }
+                failure => Obstacle::Upstream(failure),
+            })?;
         self.parse_stored(bytes)
     }
 
@@ -153,7 +161,8 @@ impl Gateway {
                 verified(&derived.digest, &first)?;
                 let derived = Derived { bytes: first, ..derived };
                 let known = self.memory.handed(&scope, &derived.digest).await;
-                let others = known.iter().flat_map(|handed| &handed.recipes).filter(|other| other.source != recipe.source);
+                let others =
+                    known.iter().flat_map(|handed| &handed.recipes).filter(|other| other.source != recipe.source);
                 let recipes = std::iter::once(&recipe).chain(others).cloned().collect();
                 self.memory.remember_handed(scope, Handed { derived: derived.clone(), recipes }).await;
                 Ok(Arc::new(Kept { derived, recipe }))
@@ -164,8 +173,9 @@ impl Gateway {
 
     /// Translates, without keeping.
     async fn cook(&self, order: Order) -> Result<(Derived, Recipe), Obstacle> {
-        let cell = translate::cell(order.from, order.target)
-            .ok_or_else(|| Obstacle::Untranslatable(format!("there is no translation from {} to {}", order.from, order.target)))?;
+        let cell = translate::cell(order.from, order.target).ok_or_else(|| {
+            Obstacle::Untranslatable(format!("there is no translation from {} to {}", order.from, order.target))
+        })?;
         let config = self.config(&order).await?;
         let key = self.signing_key().await?;
         let recipe = |derived: &Derived| Recipe {
@@ -208,7 +218,8 @@ impl Gateway {
             return Ok(None);
         }
         let config = &image.config;
-        let fetched = self.upstream.fetch_blob(&order.caller, &order.repository, &config.digest, CONFIG_BYTES_MAX).await;
+        let fetched =
+            self.upstream.fetch_blob(&order.caller, &order.repository, &config.digest, CONFIG_BYTES_MAX).await;
         let bytes = fetched.map_err(|failure| match failure {
             Failure::TooLarge { bytes_max, .. } => {
                 Obstacle::Untranslatable(format!("its config is larger than the limit of {bytes_max} bytes"))
@@ -226,7 +237,11 @@ impl Gateway {
     }
 
     /// A derived document made again by its recipe, if that gives the digest that was handed out.
-    pub(super) async fn cook_again(self: &Arc<Self>, caller: &Caller, recipe: &Recipe) -> Result<Option<Derived>, Obstacle> {
+    pub(super) async fn cook_again(
+        self: &Arc<Self>,
+        caller: &Caller,
+        recipe: &Recipe,
+    ) -> Result<Option<Derived>, Obstacle> {
         if recipe.edition != EDITION {
             return Ok(None);
         }

@@ -1,7 +1,8 @@
 //! Every fault, and the one place where it becomes a status and words.
 
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, RETRY_AFTER, VARY,
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, RETRY_AFTER,
+    VARY,
 };
 use http::{Response, StatusCode};
 
@@ -57,6 +58,9 @@ pub enum Fault {
     /// The words of an earlier refusal, for an engine that shows no others.
     #[error("{0}")]
     LegacyRefusal(String),
+    /// Derived bytes are gone from the store and cannot be made again, because another edition made them.
+    #[error("the bytes of this derived digest are no longer in the store; pull the tag again")]
+    Lost,
     /// A task of the gateway ended without an answer.
     #[error("the gateway failed while it worked on this request")]
     Internal,
@@ -88,7 +92,7 @@ impl Fault {
                 StatusCode::BAD_REQUEST
             }
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::Lost => StatusCode::NOT_FOUND,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -102,9 +106,13 @@ impl Fault {
             Self::ReferenceInvalid(InvalidReference::Tag(_)) => "TAG_INVALID",
             Self::ReferenceInvalid(InvalidReference::Digest(_)) | Self::DigestInvalid(_) => "DIGEST_INVALID",
             Self::BodyTooLarge(_) => "SIZE_INVALID",
-            Self::BadRequest(_) | Self::NotFound | Self::Upstream(_) | Self::Store(_) | Self::SigningKey(_) | Self::Internal => {
-                code_of(self.status())
-            }
+            Self::BadRequest(_)
+            | Self::NotFound
+            | Self::Lost
+            | Self::Upstream(_)
+            | Self::Store(_)
+            | Self::SigningKey(_)
+            | Self::Internal => code_of(self.status()),
         }
     }
 

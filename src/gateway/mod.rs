@@ -31,13 +31,14 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::negotiate::Policy;
-use crate::store::{Location, Memory, Store, location, memory};
+use crate::store::{Location, Memory, Store};
 use crate::translate::sign::SigningKey;
 use crate::upstream::{self, Upstream};
 
 pub use body::Body;
 use exchange::Exchange;
 use fault::Fault;
+pub use record::Outcome;
 use route::Route;
 
 /// Every answer says that this is a registry of the second protocol version: Docker 1.6 to 1.9 go by it.
@@ -68,7 +69,7 @@ pub struct Options {
     /// What the operator decides about negotiation.
     pub policy: Policy,
     /// The key that signs schema 1; without it, the store's.
-    pub signing_key: Option<SigningKey>,
+    pub signing_key: Option<Arc<SigningKey>>,
 }
 
 /// What becomes of the realm in the upstream's bearer challenge.
@@ -140,7 +141,7 @@ impl Gateway {
     pub fn start(options: Options) -> Result<Arc<Self>, StartError> {
         let store = Store::open(&options.store)?;
         let upstream = Upstream::new(options.upstream.clone())?;
-        let signing_key = OnceCell::new_with(options.signing_key.clone().map(Arc::new));
+        let signing_key = OnceCell::new_with(options.signing_key.clone());
         Ok(Arc::new(Self {
             upstream,
             store,
@@ -178,6 +179,7 @@ impl Gateway {
             response = response.map(|_| Body::empty());
         }
         exchange.record.log(&exchange, &response, started.elapsed());
+        response.extensions_mut().insert(std::mem::take(&mut exchange.record.outcome));
         response
     }
 
@@ -215,7 +217,7 @@ fn is_read_only(method: &Method) -> bool {
 }
 
 /// Randomness for keys that live as long as the process or, as a signing key, as long as the store.
-fn random_bytes() -> Result<[u8; 32], StartError> {
+pub(crate) fn random_bytes() -> Result<[u8; 32], StartError> {
     let mut bytes = [0; 32];
     rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut bytes).map_err(|_| StartError::Entropy)?;
     Ok(bytes)

@@ -71,7 +71,9 @@ impl Gateway {
             return Ok(remembered.resolved);
         }
         let resolved = self.upstream.resolve(caller, repository, reference).await?;
-        let life = caller.remaining_life(SystemTime::now()).map_or(self.resolutions.ttl, |life| life.min(self.resolutions.ttl));
+        let life = caller
+            .remaining_life(SystemTime::now())
+            .map_or(self.resolutions.ttl, |life| life.min(self.resolutions.ttl));
         // The bytes, where they had to be read, go to the memory of documents; here they would be weighed by nobody.
         let resolved = Arc::new(resolved);
         let remembered = Resolved { bytes: None, ..(*resolved).clone() };

@@ -93,7 +93,8 @@ fn is_plain(rest: &str) -> bool {
             && segment != "."
             && segment != ".."
             && segment.bytes().all(|byte| {
-                byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b':' | b'=' | b'+' | b'@' | b',')
+                byte.is_ascii_alphanumeric()
+                    || matches!(byte, b'-' | b'_' | b'.' | b'~' | b':' | b'=' | b'+' | b'@' | b',')
             })
     };
     rest.strip_suffix('/').unwrap_or(rest).split('/').all(is_segment)

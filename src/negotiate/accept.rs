@@ -283,6 +283,7 @@ mod tests {
     fn case_parameters_and_blanks_do_not_count() {
         covers(&[&SCHEMA2.to_ascii_uppercase()], &[Schema2]);
         covers(&[&format!(" \t{SCHEMA2} ; charset=\"a,b\\\"\" ;q=1 ,, ,{MANIFEST_LIST};")], &[Schema2, List]);
+        covers(&[&format!("text/html\\,{SCHEMA2}")], &[Schema2]);
         covers(&[&format!("text/html;a=\"never closed, {SCHEMA2}"), MANIFEST_LIST], &[List]);
     }
 
@@ -313,6 +314,7 @@ mod tests {
     fn both_names_of_schema_1_are_one_format() {
         covers(&[SCHEMA1], &[Schema1]);
         covers(&[S1_SIGNED], &[Schema1]);
+        assert_eq!(Schema1.media_type(), S1_SIGNED, "whichever was asked for, the signed one is answered");
         covers(&[&format!("{SCHEMA1};q=0, {S1_SIGNED}")], &[Schema1]);
         covers(&[&format!("{S1_SIGNED};q=0, {SCHEMA1}, {SCHEMA2}")], &[Schema2]);
     }

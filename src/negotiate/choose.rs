@@ -355,6 +355,8 @@ mod tests {
         let old = client(DOCKER_17, &[DOCKER_TYPES]);
         assert!(matches!(choose(&zstd_image(Format::Oci), &old), Choice::Derive { .. }));
         assert!(objection(&zstd_image(Format::Schema2), &old).is_some());
+        assert!(objection(&zstd_image(Format::Schema2), &client("docker/1.9.1", &[])).is_some());
+        assert!(objection(&zstd_image(Format::Schema2), &client("docker/23.0.0", &[])).is_none());
     }
 
     #[test]
@@ -439,7 +441,7 @@ mod tests {
         let text = refusal(&choose(&opaque(Format::Artifact), &client(DOCKER_17, &[DOCKER_TYPES])));
         assert_eq!(
             text,
-            "this is not a container image but an OCI artifact, and Docker 17.3.2 reads only Docker schema 1, \
+            "this is not a container image but an OCI artifact, and Docker 17.03.2 reads only Docker schema 1, \
              Docker schema 2 and a Docker manifest list; fetch it with the tool that made it, such as oras or helm"
         );
     }

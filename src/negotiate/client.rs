@@ -145,8 +145,7 @@ impl fmt::Display for Client {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.recognised {
             None => formatter.write_str("this client"),
-            Some(Recognised { rule, version: None }) => formatter.write_str(rule.title),
-            Some(Recognised { rule, version: Some(version) }) => write!(formatter, "{} {version}", rule.title),
+            Some(recognised) => recognised.fmt(formatter),
         }
     }
 }

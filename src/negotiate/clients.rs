@@ -1,6 +1,8 @@
 //! What is known about clients, as data: the first rule that matches a `User-Agent` says what its sender reads, whatever
 //! it claims in `Accept`. A new quirk is a new line here.
 
+use std::fmt;
+
 use crate::image::media_type::Format::{Index, List, Oci, Schema1, Schema2};
 
 use super::formats::Formats;
@@ -15,8 +17,6 @@ pub struct Rule {
     pub versions: Versions,
     /// The class, for the access log and metrics. Several lines may share one.
     pub class: &'static str,
-    /// The name in a sentence.
-    pub title: &'static str,
     /// The formats that it truly reads.
     pub reads: Formats,
     /// How its `Accept` counts.
@@ -97,36 +97,35 @@ const TABLE: &[Rule] = &[
     docker(within(v(23, 0, 0), v(26, 0, 0)),   "docker 18.06-25",   IMAGES,        Mode::Plain,  &[]),
     docker(from(v(26, 0, 0)),                  "docker>=26",        MODERN_IMAGES, Mode::Plain,  &[]),
 
-    tool(&["containerd"], "containerd", within(v(1, 0, 0), v(1, 5, 0)), "containerd<2.0",  ALL,             &[Quirk::NoZstd]),
-    tool(&["containerd"], "containerd", within(v(1, 5, 0), v(2, 0, 0)), "containerd<2.0",  ALL,             &[]),
-    tool(&["containerd"], "containerd", from(v(2, 0, 0)),               "containerd>=2.0", ALL_BUT_SCHEMA1, &[]),
-    tool(&["buildkit"],   "BuildKit",   within(v(0, 1, 0), v(0, 23, 0)), "buildkit<0.23",  ALL,             &[]),
-    tool(&["buildkit"],   "BuildKit",   from(v(0, 23, 0)),              "buildkit>=0.23",  ALL_BUT_SCHEMA1, &[]),
+    tool(&["containerd"], within(v(1, 0, 0), v(1, 5, 0)),  "containerd<2.0",  ALL,             &[Quirk::NoZstd]),
+    tool(&["containerd"], within(v(1, 5, 0), v(2, 0, 0)),  "containerd<2.0",  ALL,             &[]),
+    tool(&["containerd"], from(v(2, 0, 0)),                "containerd>=2.0", ALL_BUT_SCHEMA1, &[]),
+    tool(&["buildkit"],   within(v(0, 1, 0), v(0, 23, 0)), "buildkit<0.23",   ALL,             &[]),
+    tool(&["buildkit"],   from(v(0, 23, 0)),               "buildkit>=0.23",  ALL_BUT_SCHEMA1, &[]),
 
     // the library's own token first: it carries the version that tells whether zstd can be read
-    tool(&["go-containerregistry"], "go-containerregistry", within(v(0, 0, 0), v(0, 13, 0)), "ggcr", ALL_BUT_SCHEMA1, &[Quirk::NoZstd]),
-    tool(&["go-containerregistry"], "go-containerregistry", Versions::Any,                   "ggcr", ALL_BUT_SCHEMA1, &[]),
-    tool(&["crane", "ko", "cosign", "trivy", "kaniko", "clairctl"], "a go-containerregistry tool", Versions::Any, "ggcr", ALL_BUT_SCHEMA1, &[]),
+    tool(&["go-containerregistry"], within(v(0, 0, 0), v(0, 13, 0)), "ggcr", ALL_BUT_SCHEMA1, &[Quirk::NoZstd]),
+    tool(&["go-containerregistry"], Versions::Any,                   "ggcr", ALL_BUT_SCHEMA1, &[]),
+    tool(&["crane", "ko", "cosign", "trivy", "kaniko", "clairctl"], Versions::Any, "ggcr", ALL_BUT_SCHEMA1, &[]),
     // before 1.5 it was built on containers/image, which reads everything
-    tool(&["Apptainer"], "Apptainer", from(v(1, 5, 0)), "apptainer>=1.5", ALL_BUT_SCHEMA1, &[]),
-    tool(&["oras-go", "oras", "Helm"], "an ORAS or Helm client", Versions::Any, "oras/helm", ALL_BUT_SCHEMA1, &[]),
+    tool(&["Apptainer"], from(v(1, 5, 0)), "apptainer>=1.5", ALL_BUT_SCHEMA1, &[]),
+    tool(&["oras-go", "oras", "Helm"], Versions::Any, "oras/helm", ALL_BUT_SCHEMA1, &[]),
 
-    Rule { products: &["Watchtower"], versions: Versions::Any, class: "digest probe", title: "Watchtower", reads: ALL, mode: Mode::Probe, quirks: &[] },
+    Rule { products: &["Watchtower"], versions: Versions::Any, class: "digest probe", reads: ALL, mode: Mode::Probe, quirks: &[] },
 ];
 
 const fn docker(versions: Versions, class: &'static str, reads: Formats, mode: Mode, quirks: &'static [Quirk]) -> Rule {
-    Rule { products: &["docker"], versions, class, title: "Docker", reads, mode, quirks }
+    Rule { products: &["docker"], versions, class, reads, mode, quirks }
 }
 
 const fn tool(
     products: &'static [&'static str],
-    title: &'static str,
     versions: Versions,
     class: &'static str,
     reads: Formats,
     quirks: &'static [Quirk],
 ) -> Rule {
-    Rule { products, versions, class, title, reads, mode: Mode::Plain, quirks }
+    Rule { products, versions, class, reads, mode: Mode::Plain, quirks }
 }
 
 /// A rule that matched, and the version of the product that it matched on.
@@ -134,6 +133,8 @@ const fn tool(
 pub struct Recognised {
     /// The line of the table.
     pub rule: &'static Rule,
+    /// The product that matched, as it writes itself.
+    pub product: &'static str,
     /// The version, where it can be parsed.
     pub version: Option<Version>,
 }
@@ -141,11 +142,31 @@ pub struct Recognised {
 /// The first rule that matches a product of `user_agent`; `None` for a client that is not known.
 pub fn recognise(user_agent: &UserAgent<'_>) -> Option<Recognised> {
     TABLE.iter().find_map(|rule| {
-        user_agent.products().filter(|product| rule.products.contains(&product.name)).find_map(|product| {
-            let version = Version::parse(product.version);
-            rule.versions.hold(version).then_some(Recognised { rule, version })
+        user_agent.products().find_map(|found| {
+            let product = rule.products.iter().copied().find(|name| *name == found.name)?;
+            let version = Version::parse(found.version);
+            rule.versions.hold(version).then_some(Recognised { rule, product, version })
         })
     })
+}
+
+/// The name in a sentence: `Docker 17.03.2`, `crane 0.21.9`, `Watchtower`.
+impl fmt::Display for Recognised {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self.product {
+            "docker" => "Docker",
+            "buildkit" => "BuildKit",
+            product => product,
+        })?;
+        match self.version {
+            // Docker counted months from 17.03 to 19.03
+            Some(Version { major: major @ 17..=19, minor, patch }) if self.product == "docker" => {
+                write!(formatter, " {major}.{minor:02}.{patch}")
+            }
+            Some(version) => write!(formatter, " {version}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Versions {

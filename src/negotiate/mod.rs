@@ -1,7 +1,7 @@
 //! Floor 2, pure: who gets what.
 //!
 //! One request's `Accept` lines and `User-Agent` become a [`Client`], a few facts about the stored document become a
-//! [`Stored`], and [`choose`] says what the client gets. All of this is for a pull by tag: bytes asked for by digest are
+//! [`Stored`], and [`choose()`] says what the client gets. All of this is for a pull by tag: bytes asked for by digest are
 //! the bytes answered, and nothing here is consulted.
 
 pub mod accept;

@@ -9,8 +9,12 @@ use crate::image::platform::Platform;
 /// The annotation that `BuildKit` gives the entries of attestations.
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
-/// The most platforms that a refusal names.
+/// The most entries that are worth trying for one request: each may cost a fetch. Real lists have one to three.
+pub const RANKED_MAX: usize = 8;
+
+/// The most platforms that a refusal names, and the most bytes of one that it prints: the words are the document's.
 const NAMED_MAX: usize = 16;
+const NAMED_BYTES_MAX: usize = 64;
 
 /// The platform that a client runs, and the variants of its architecture in the order in which they suit it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +73,9 @@ fn runs_on(variant: &str) -> Vec<Option<String>> {
     variants
 }
 
-/// The entries of a list or index that suit `wanted`, the best first; among equals the document's order, which for
-/// Windows is how Docker orders `os.version`. Never an attestation, an artifact or a nested index.
+/// The entries of a list or index that suit `wanted`, the best first and at most [`RANKED_MAX`]; among equals the
+/// document's order, which for Windows is how Docker orders `os.version`. Never an attestation, an artifact or a nested
+/// index.
 ///
 /// An entry without a platform counts only where it is the only image of the document: there is nothing else it could be.
 ///
@@ -79,23 +84,22 @@ fn runs_on(variant: &str) -> Vec<Option<String>> {
 pub fn rank<'a>(entries: &'a [Descriptor], wanted: &WantedPlatform) -> Result<Vec<&'a Descriptor>, NoPlatform> {
     let images: Vec<&Descriptor> = entries.iter().filter(|entry| is_image(entry)).collect();
     if let [only] = images[..]
-        && only.platform.is_none()
+        && platform_of(only).is_none()
     {
         return Ok(images);
     }
     let mut ranked: Vec<(usize, &Descriptor)> =
-        images.iter().filter_map(|image| Some((wanted.rank(image.platform.as_ref()?)?, *image))).collect();
+        images.iter().filter_map(|image| Some((wanted.rank(platform_of(image)?)?, *image))).collect();
     if ranked.is_empty() {
-        let mut available: Vec<Platform> = Vec::new();
-        for platform in images.iter().filter_map(|image| image.platform.as_ref()) {
-            if !available.contains(platform) {
-                available.push(platform.clone());
-            }
-        }
-        return Err(NoPlatform { wanted: wanted.platform.clone(), available });
+        return Err(NoPlatform::among(&images, wanted));
     }
     ranked.sort_by_key(|(rank, _)| *rank);
-    Ok(ranked.into_iter().map(|(_, image)| image).collect())
+    Ok(ranked.into_iter().take(RANKED_MAX).map(|(_, image)| image).collect())
+}
+
+/// The platform of an entry; empty words, which some tools write, are none.
+fn platform_of(entry: &Descriptor) -> Option<&Platform> {
+    entry.platform.as_ref().filter(|platform| !(platform.os.is_empty() && platform.architecture.is_empty()))
 }
 
 fn is_image(entry: &Descriptor) -> bool {
@@ -117,23 +121,37 @@ fn is_image(entry: &Descriptor) -> bool {
 /// No image of the list or index suits the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct NoPlatform {
-    /// What was looked for.
-    pub wanted: Platform,
-    /// What there is, in the document's order.
-    pub available: Vec<Platform>,
+    wanted: String,
+    available: Vec<String>,
+    more: bool,
+}
+
+impl NoPlatform {
+    fn among(images: &[&Descriptor], wanted: &WantedPlatform) -> Self {
+        let is_printable =
+            |text: &String| text.len() <= NAMED_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let mut named =
+            images.iter().filter_map(|image| platform_of(image)).map(Platform::to_string).filter(is_printable);
+        let mut available: Vec<String> = Vec::new();
+        let more = named.any(|platform| {
+            let known = available.contains(&platform);
+            let full = available.len() == NAMED_MAX;
+            if !known && !full {
+                available.push(platform);
+            }
+            !known && full
+        });
+        Self { wanted: wanted.to_string(), available, more }
+    }
 }
 
 impl fmt::Display for NoPlatform {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "no image for {} is stored under this tag", self.wanted)?;
-        if self.available.is_empty() {
-            return formatter.write_str(", nor for any other platform");
-        }
-        let named: Vec<String> = self.available.iter().take(NAMED_MAX).map(Platform::to_string).collect();
-        write!(formatter, ", only for {}", named.join(", "))?;
-        match self.available.len().saturating_sub(NAMED_MAX) {
-            0 => Ok(()),
-            more => write!(formatter, " and {more} more"),
+        match (self.available.is_empty(), self.more) {
+            (true, _) => formatter.write_str(", nor for any other platform that is named"),
+            (false, false) => write!(formatter, ", only for {}", self.available.join(", ")),
+            (false, true) => write!(formatter, ", only for {} and others", self.available.join(", ")),
         }
     }
 }
@@ -220,6 +238,9 @@ mod tests {
     fn an_entry_without_a_platform_counts_if_it_is_the_only_image() {
         let alone = [entry(None), entry(Some("unknown/unknown"))];
         assert_eq!(rank(&alone, &wanted("linux/arm")).unwrap().len(), 1);
+        let mut empty = entry(None);
+        empty.platform = Some(Platform { os: String::new(), architecture: String::new(), ..Platform::linux_amd64() });
+        assert_eq!(rank(&[empty], &wanted("linux/arm")).unwrap().len(), 1);
         let two = [entry(None), entry(None)];
         assert!(rank(&two, &wanted("linux/arm")).is_err());
     }
@@ -233,6 +254,23 @@ mod tests {
             "no image for linux/arm is stored under this tag, only for linux/amd64, linux/arm64/v8"
         );
         let nothing = rank(&[], &wanted("linux/arm")).unwrap_err();
-        assert!(nothing.to_string().ends_with("nor for any other platform"));
+        assert!(nothing.to_string().ends_with("nor for any other platform that is named"));
+    }
+
+    #[test]
+    fn what_a_document_says_at_length_is_not_repeated() {
+        let mut long = entry(Some("linux/amd64"));
+        long.platform.as_mut().unwrap().variant = Some("v".repeat(100));
+        let architectures: Vec<String> = (0..1000).map(|number| format!("linux/a{number}")).collect();
+        let mut entries: Vec<Descriptor> = architectures.iter().map(|platform| entry(Some(platform))).collect();
+        entries.push(long);
+        let text = rank(&entries, &wanted("linux/arm")).unwrap_err().to_string();
+        assert!(text.ends_with("linux/a14, linux/a15 and others") && text.len() < 300, "{text}");
+    }
+
+    #[test]
+    fn no_more_are_tried_than_is_sane() {
+        let same = vec!["linux/amd64"; 100];
+        assert_eq!(ranked(&same, "linux/amd64").len(), RANKED_MAX);
     }
 }

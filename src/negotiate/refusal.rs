@@ -82,7 +82,7 @@ impl fmt::Display for Refusal {
             Reason::OnlyOci => write!(
                 formatter,
                 "this image is stored as {stored_name}, from which there is no translation, and {client} accepts only \
-                 OCI types; build or push it again with a current tool, or pull it with skopeo and push it as OCI"
+                 OCI types; build it again with a current tool, or copy it with `skopeo copy --format oci`"
             ),
             Reason::ZeroLayers => write!(
                 formatter,
@@ -100,8 +100,8 @@ impl fmt::Display for Refusal {
             ),
             Reason::NoPlatform(found) => write!(
                 formatter,
-                "{found}; it is stored as {stored_name}, of which {client} can only be given one image: \
-                 push one for its platform, or pull one of the others by digest"
+                "{found}; {client} does not read {stored_name}, so it can only be given the image for its own \
+                 platform: push one"
             ),
         }
     }

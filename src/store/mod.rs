@@ -101,9 +101,7 @@ impl Store {
     /// The recipes of a derived digest within a scope, newest first, at most [`RECIPES_MAX`].
     pub async fn recipes(&self, scope: &Scope, derived: &Digest) -> Result<Vec<Recipe>, StoreFailure> {
         let prefix = recipes_path(scope, derived);
-        let listing = async {
-            self.objects.list(Some(&prefix)).take(RECIPES_LISTED_MAX).try_collect::<Vec<_>>().await
-        };
+        let listing = async { self.objects.list(Some(&prefix)).take(RECIPES_LISTED_MAX).try_collect::<Vec<_>>().await };
         let mut found = within_time("list recipes", listing).await?;
         found.sort_by(|left, right| {
             right.last_modified.cmp(&left.last_modified).then_with(|| left.location.cmp(&right.location))

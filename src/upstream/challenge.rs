@@ -62,7 +62,8 @@ impl fmt::Display for Challenge {
         formatter.write_str(&self.scheme)?;
         for (index, (name, value)) in self.parameters.iter().enumerate() {
             let separator = if index == 0 { " " } else { "," };
-            let value: String = value.chars().filter(|char| !matches!(char, '"' | '\\') && !char.is_control()).collect();
+            let value: String =
+                value.chars().filter(|char| !matches!(char, '"' | '\\') && !char.is_control()).collect();
             write!(formatter, "{separator}{name}=\"{value}\"")?;
         }
         Ok(())
@@ -139,7 +140,8 @@ mod tests {
 
     #[test]
     fn the_forms_that_registries_use() {
-        let line = r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull,push""#;
+        let line =
+            r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull,push""#;
         let challenges = Challenge::parse_line(line);
         assert_eq!(challenges.len(), 1);
         assert_eq!(challenges[0].parameter("scope"), Some("repository:a/b:pull,push"));
@@ -148,7 +150,10 @@ mod tests {
 
     #[test]
     fn odd_forms_are_read() {
-        assert_eq!(written("bearer realm=https://a.example/t, service=x"), [r#"bearer realm="https://a.example/t",service="x""#]);
+        assert_eq!(
+            written("bearer realm=https://a.example/t, service=x"),
+            [r#"bearer realm="https://a.example/t",service="x""#]
+        );
         assert_eq!(
             written(r#"BASIC Realm = "a, b" , Bearer realm="r""#),
             [r#"BASIC realm="a, b""#, r#"Bearer realm="r""#]
@@ -162,7 +167,10 @@ mod tests {
     #[test]
     fn a_realm_can_be_replaced() {
         let challenge = Challenge::parse_line(r#"Bearer realm="https://a.example/t",service="s""#).remove(0);
-        assert_eq!(challenge.with_realm("http://gw:5000/token").to_string(), r#"Bearer realm="http://gw:5000/token",service="s""#);
+        assert_eq!(
+            challenge.with_realm("http://gw:5000/token").to_string(),
+            r#"Bearer realm="http://gw:5000/token",service="s""#
+        );
     }
 
     proptest::proptest! {

@@ -110,8 +110,8 @@ async fn ask_helper(name: &str, key: &str) -> Result<Option<Caller>, String> {
         .map_err(|error| format!("{program}: {error}"))?;
     // A helper that has nothing for this registry exits with an error.
     let Some(answer) = answer else { return Ok(None) };
-    let HelperAnswer { username, secret } =
-        serde_json::from_slice(&answer).map_err(|_| format!("{program} did not print JSON with Username and Secret"))?;
+    let HelperAnswer { username, secret } = serde_json::from_slice(&answer)
+        .map_err(|_| format!("{program} did not print JSON with Username and Secret"))?;
     let basic = data_encoding::BASE64.encode(format!("{username}:{secret}").as_bytes());
     Ok(HeaderValue::try_from(format!("Basic {basic}")).ok().map(|value| Caller::new(Some(value))))
 }

@@ -88,7 +88,12 @@ impl Failure {
     pub fn is_about_the_caller(&self) -> bool {
         matches!(
             self.status(),
-            Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::TOO_MANY_REQUESTS)
+            Some(
+                StatusCode::UNAUTHORIZED
+                    | StatusCode::FORBIDDEN
+                    | StatusCode::NOT_FOUND
+                    | StatusCode::TOO_MANY_REQUESTS
+            )
         )
     }
 }

@@ -27,10 +27,7 @@ pub(super) struct OwnRequest<'a> {
 
 /// Sends a request and follows the redirects of its answer. Credentials stay with the origin (scheme, host and port)
 /// that they were given for, and a fetch that began under TLS never leaves it.
-pub(super) async fn follow(
-    transport: &Transport,
-    request: OwnRequest<'_>,
-) -> Result<Response<reqwest::Body>, Failure> {
+pub(super) async fn follow(transport: &Transport, request: OwnRequest<'_>) -> Result<Response<reqwest::Body>, Failure> {
     let origin = request.url.origin();
     let mut url = request.url;
     for _ in 0..=HOPS_MAX {

@@ -32,7 +32,9 @@ impl RealmMemory {
         if status != StatusCode::UNAUTHORIZED {
             return;
         }
-        if let Some(realm) = bearer_challenge(headers).and_then(|challenge| challenge.parameter("realm").map(str::to_owned)) {
+        if let Some(realm) =
+            bearer_challenge(headers).and_then(|challenge| challenge.parameter("realm").map(str::to_owned))
+        {
             *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(realm);
         }
     }
@@ -131,8 +133,12 @@ impl Upstream {
             let (status, headers, body) = (answer.status, answer.headers, answer.body);
             return Err(Failure::Refused(Box::new(Refusal { status, headers, body })));
         }
-        let token = serde_json::from_slice::<Token>(&answer.body).ok().and_then(|Token { token, access_token }| token.or(access_token));
-        Ok(token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok()).map(|value| Caller::new(Some(value))))
+        let token = serde_json::from_slice::<Token>(&answer.body)
+            .ok()
+            .and_then(|Token { token, access_token }| token.or(access_token));
+        Ok(token
+            .and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok())
+            .map(|value| Caller::new(Some(value))))
     }
 
     /// The realm as a URL, if it is a place that belongs to this upstream.
@@ -157,7 +163,9 @@ impl Upstream {
             return Ok(url);
         }
         let origin = url.origin().ascii_serialization();
-        Err(refuse(format!("it is at {origin}, not at the upstream's own host {own}; allow it with --token-realm {origin}")))
+        Err(refuse(format!(
+            "it is at {origin}, not at the upstream's own host {own}; allow it with --token-realm {origin}"
+        )))
     }
 }
 
