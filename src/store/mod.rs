@@ -17,6 +17,8 @@ pub mod location;
 pub mod memory;
 pub mod recipe;
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +72,9 @@ impl Store {
         let objects: Arc<dyn ObjectStore> = match location {
             Location::Memory => Arc::new(InMemory::new()),
             Location::Directory(directory) => {
-                std::fs::create_dir_all(directory).map_err(|error| unusable(error.to_string()))?;
+                // It will hold the signing key.
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+                made.map_err(|error| unusable(error.to_string()))?;
                 let files = LocalFileSystem::new_with_prefix(directory).map_err(|error| unusable(error.to_string()))?;
                 Arc::new(files.with_fsync(true))
             }
