@@ -172,6 +172,9 @@ def written_by_hand():
             '{"architecture":"amd64","os":"linux",%s,"<key>":1,"k\u2028":2,"\\u0061bc":3,"Abc":4,"ab\\tc":5,"é":6,"":7,"🐳":{"<in>":"&"}}' % one, [0]),
         "key-order-by-bytes": (
             '{"architecture":"amd64","os":"linux",%s,"Z":1,"a":1,"\uffff":1,"\U00010000":1,"_":1,"A":1,"aa":1,"a.b":1,"a-b":1}' % one, [0]),
+        "duplicate-history-keys": (
+            '{"architecture":"amd64","os":"linux",%s,"history":[{"created":"%s","created_by":"first","comment":"x","created_by":"last"},'
+            '{"created_by":"top","created_by":"more"}]}' % (two, DAY), [0, 1]),
         "nulls-everywhere": ('{"architecture":"amd64","os":null,%s,"config":null,"comment":null,"author":null,"container_config":null}' % one, [0]),
         "history-null-fields": (
             '{"architecture":"amd64","os":"linux",%s,"history":[{"created":null,"created_by":null,"comment":null,"author":null,'
