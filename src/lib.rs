@@ -4,3 +4,4 @@
 
 // below the line: no I/O, no clock, no environment, no logging
 pub mod image;
+pub mod translate;

@@ -1,0 +1,161 @@
+//! The characters inside JSON strings: read, compared and written as Go does.
+
+use std::borrow::Cow;
+
+/// The characters that the text between two quotes stands for. The scanner has checked the escapes; half a surrogate
+/// pair is U+FFFD, as in Go.
+pub(super) fn decoded(raw: &str) -> Cow<'_, str> {
+    let Some(first) = raw.find('\\') else {
+        return Cow::Borrowed(raw);
+    };
+    let mut out = String::with_capacity(raw.len());
+    let (plain, mut rest) = raw.split_at(first);
+    out.push_str(plain);
+    while let Some(after) = rest.strip_prefix('\\') {
+        let after = push_escape(&mut out, after);
+        let next = after.find('\\').unwrap_or(after.len());
+        let (plain, following) = after.split_at(next);
+        out.push_str(plain);
+        rest = following;
+    }
+    Cow::Owned(out)
+}
+
+/// Writes the character of the escape that begins after a backslash; returns what follows it.
+fn push_escape<'a>(out: &mut String, after: &'a str) -> &'a str {
+    let mut characters = after.chars();
+    match characters.next() {
+        Some('u') => return push_unicode_escape(out, characters.as_str()),
+        Some('b') => out.push('\u{8}'),
+        Some('f') => out.push('\u{c}'),
+        Some('n') => out.push('\n'),
+        Some('r') => out.push('\r'),
+        Some('t') => out.push('\t'),
+        Some(itself) => out.push(itself),
+        None => {}
+    }
+    characters.as_str()
+}
+
+/// `after` begins with the four digits.
+fn push_unicode_escape<'a>(out: &mut String, after: &'a str) -> &'a str {
+    let Some((first, rest)) = code_unit(after) else {
+        return "";
+    };
+    if let Some((second, rest)) = rest.strip_prefix("\\u").and_then(code_unit)
+        && let Some(Ok(character)) = char::decode_utf16([first, second]).next()
+        && character.len_utf16() == 2
+    {
+        out.push(character);
+        return rest;
+    }
+    out.push(char::from_u32(u32::from(first)).unwrap_or(char::REPLACEMENT_CHARACTER));
+    rest
+}
+
+fn code_unit(text: &str) -> Option<(u16, &str)> {
+    let (digits, rest) = text.split_at_checked(4)?;
+    Some((u16::from_str_radix(digits, 16).ok()?, rest))
+}
+
+/// Writes a string in quotes as Go's `json.Marshal` does: `<`, `>`, `&`, U+2028 and U+2029 escaped; of the control
+/// characters only `\n`, `\r` and `\t` short (before Go 1.22, and so in every distribution 2.8 that was released).
+pub(super) fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    let mut rest = text;
+    while let Some(at) = rest.find(needs_escape) {
+        let (plain, from) = rest.split_at(at);
+        out.push_str(plain);
+        let mut characters = from.chars();
+        if let Some(character) = characters.next() {
+            push_escaped(out, character);
+        }
+        rest = characters.as_str();
+    }
+    out.push_str(rest);
+    out.push('"');
+}
+
+fn needs_escape(character: char) -> bool {
+    matches!(character, '"' | '\\' | '\0'..='\u{1f}') || is_html(character)
+}
+
+/// The characters that Go escapes so that JSON can stand inside HTML and JavaScript.
+pub(super) fn is_html(character: char) -> bool {
+    matches!(character, '<' | '>' | '&' | '\u{2028}' | '\u{2029}')
+}
+
+fn push_escaped(out: &mut String, character: char) {
+    match character {
+        '"' => out.push_str("\\\""),
+        '\\' => out.push_str("\\\\"),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        _ => push_four_digits(out, character),
+    }
+}
+
+/// Writes a character of the basic plane as `\u` and four lower-case digits.
+pub(super) fn push_four_digits(out: &mut String, character: char) {
+    out.push_str("\\u");
+    let code = u32::from(character);
+    for shift in [12, 8, 4, 0] {
+        out.extend(char::from_digit((code >> shift) & 0xf, 16));
+    }
+}
+
+/// Two keys are one to Go's decoder, which matches a struct's fields without regard to case, in Unicode's simple
+/// folding: the long s is an `s` and the kelvin sign a `k`.
+pub fn equal_fold(left: &str, right: &str) -> bool {
+    let fold = |character: char| match character {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    };
+    left.chars().map(fold).eq(right.chars().map(fold))
+}
+
+/// A text from outside as an error message shows it: in backquotes, at most 80 characters, without control characters.
+pub fn quoted(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 80;
+    let shown = text.chars().take(CHARACTERS_MAX).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
+    let mut out: String = std::iter::once('`').chain(shown).collect();
+    if text.chars().nth(CHARACTERS_MAX).is_some() {
+        out.push('…');
+    }
+    out.push('`');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_escape_is_read() {
+        assert_eq!(decoded(r#"\"\\\/\b\f\n\r\t"#), "\"\\/\u{8}\u{c}\n\r\t");
+        assert_eq!(decoded(r"x\u0041y\u20AC\ud83d\ude00"), "xAy€😀");
+        assert_eq!(decoded(r"\ud83d\ud83d\ude00"), "\u{fffd}😀");
+        assert_eq!(decoded(r"\ude00\ud83dx\u0041"), "\u{fffd}\u{fffd}xA");
+        assert_eq!(decoded(r"\ud83d\u0041"), "\u{fffd}A");
+        assert_eq!(decoded(r"\u0041\u0042"), "AB");
+        assert!(matches!(decoded("plain é"), Cow::Borrowed(_)));
+    }
+
+    /// Expected text from Go 1.19's `json.Marshal`, as distribution 2.8 prints it.
+    #[test]
+    fn strings_are_written_as_go_writes_them() {
+        let mut out = String::new();
+        push_string(&mut out, "a\"\\/<>&\n\r\t\u{8}\u{c}\u{0}\u{1f}\u{7f}é\u{2028}\u{2029}😀\u{fffd}");
+        let expected =
+            "\"a\\\"\\\\/\\u003c\\u003e\\u0026\\n\\r\\t\\u0008\\u000c\\u0000\\u001f\u{7f}é\\u2028\\u2029😀\u{fffd}\"";
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn keys_fold_as_in_go() {
+        assert!(equal_fold("Layers", "layers") && equal_fold("LAYER\u{17f}", "layers") && equal_fold("\u{212a}", "k"));
+        assert!(!equal_fold("layer", "layers") && !equal_fold("é", "É"));
+    }
+}

@@ -1,0 +1,172 @@
+//! Go's `encoding/json`, the writing half, byte for byte.
+
+use super::raw::Raw;
+use super::text::{is_html, push_four_digits, push_string};
+
+/// Writes one object in compact form, its members in the order in which they are given.
+pub struct ObjectWriter {
+    text: String,
+}
+
+impl ObjectWriter {
+    /// An object with no members yet.
+    #[expect(clippy::new_without_default, reason = "a writer is not a value that has a default")]
+    pub fn new() -> Self {
+        Self { text: "{".to_owned() }
+    }
+
+    /// A member whose value is a string.
+    #[must_use]
+    pub fn string(mut self, key: &str, value: &str) -> Self {
+        self.key(key);
+        push_string(&mut self.text, value);
+        self
+    }
+
+    /// A member whose value is a string, left out if that is empty (Go's `omitempty`).
+    #[must_use]
+    pub fn string_unless_empty(self, key: &str, value: &str) -> Self {
+        if value.is_empty() { self } else { self.string(key, value) }
+    }
+
+    /// A member whose value is compact JSON already.
+    #[must_use]
+    pub fn json(mut self, key: &str, value: &str) -> Self {
+        self.key(key);
+        self.text.push_str(value);
+        self
+    }
+
+    /// A member whose value is written as it was, without whitespace and with what Go escapes escaped: what Go does
+    /// to a `json.RawMessage`. Numbers, keys and their order stay, repeated keys too.
+    #[must_use]
+    pub fn raw(mut self, key: &str, value: Raw<'_>) -> Self {
+        self.key(key);
+        push_compacted(&mut self.text, value);
+        self
+    }
+
+    /// The object.
+    pub fn finish(mut self) -> String {
+        self.text.push('}');
+        self.text
+    }
+
+    fn key(&mut self, key: &str) {
+        if self.text.len() > 1 {
+            self.text.push(',');
+        }
+        push_string(&mut self.text, key);
+        self.text.push(':');
+    }
+}
+
+/// A string.
+pub fn string(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    push_string(&mut out, text);
+    out
+}
+
+/// An array of values that are compact JSON already.
+pub fn array(values: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let mut text = "[".to_owned();
+    for value in values {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(value.as_ref());
+    }
+    text.push(']');
+    text
+}
+
+/// Go's `json.Compact` with HTML escaping.
+fn push_compacted(out: &mut String, value: Raw<'_>) {
+    let mut in_string = false;
+    let mut escaped = false;
+    for character in value.as_str().chars() {
+        match character {
+            ' ' | '\t' | '\n' | '\r' if !in_string => continue,
+            '"' if !escaped => in_string = !in_string,
+            _ => {}
+        }
+        escaped = character == '\\' && !escaped;
+        if is_html(character) {
+            push_four_digits(out, character);
+        } else {
+            out.push(character);
+        }
+    }
+}
+
+/// Go's `json.Indent` of compact JSON: every line after the first begins with `prefix` and one `indent` per level.
+pub fn indented(compact: &str, prefix: &str, indent: &str) -> String {
+    let mut out = String::with_capacity(compact.len() * 2);
+    let mut depth: usize = 0;
+    let mut in_string = false;
+    let mut escaped = false;
+    let mut just_opened = false;
+    for character in compact.chars() {
+        if in_string {
+            in_string = character != '"' || escaped;
+            escaped = character == '\\' && !escaped;
+            out.push(character);
+            continue;
+        }
+        if matches!(character, '}' | ']') {
+            depth = depth.saturating_sub(1);
+            if !just_opened {
+                push_line(&mut out, prefix, indent, depth);
+            }
+        } else if just_opened {
+            push_line(&mut out, prefix, indent, depth);
+        }
+        just_opened = matches!(character, '{' | '[');
+        depth += usize::from(just_opened);
+        in_string = character == '"';
+        out.push(character);
+        match character {
+            ',' => push_line(&mut out, prefix, indent, depth),
+            ':' => out.push(' '),
+            _ => {}
+        }
+    }
+    out
+}
+
+fn push_line(out: &mut String, prefix: &str, indent: &str, depth: usize) {
+    out.push('\n');
+    out.push_str(prefix);
+    for _ in 0..depth {
+        out.push_str(indent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scan::{Keys, scan};
+    use super::*;
+
+    /// Expected text from Go's `json.Marshal` of a `map[string]json.RawMessage` (distribution 2.8 does this to configs).
+    #[test]
+    fn raw_values_are_compacted_and_escaped() {
+        let raw = " { \"Z\" : 1.50 , \"A\" : [ 1e3 , 12345678901234567890 ],\n\"A\":\"a <\\\" b\\\\\" , \"u\":\"\u{2028} \\u003c\\/\" } ";
+        let value = scan(raw.as_bytes(), 4096, Keys::Repeatable).unwrap();
+        assert_eq!(
+            ObjectWriter::new().raw("k<", value).finish(),
+            "{\"k\\u003c\":{\"Z\":1.50,\"A\":[1e3,12345678901234567890],\"A\":\"a \\u003c\\\" b\\\\\",\"u\":\"\\u2028 \\u003c\\/\"}}"
+        );
+    }
+
+    /// Expected text from Go's `json.Indent`.
+    #[test]
+    fn indents_as_go_does() {
+        assert_eq!(indented("{}", "", "   "), "{}");
+        assert_eq!(
+            indented(r#"{"a":[],"b":{},"c":[1,{"d":"x, {\"]:"}],"e":null}"#, "", "  "),
+            "{\n  \"a\": [],\n  \"b\": {},\n  \"c\": [\n    1,\n    {\n      \"d\": \"x, {\\\"]:\"\n    }\n  ],\n  \"e\": null\n}"
+        );
+        assert_eq!(indented("[1]", "  ", "  "), "[\n    1\n  ]");
+    }
+}

@@ -1,0 +1,147 @@
+//! Docker image manifest version 2, schema 1 (distribution `docs/spec/manifest-v2-1.md`) and the place of its
+//! signatures in it (libtrust's JSON signature with `formatLength` and `formatTail`).
+
+use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
+
+use super::digest::Digest;
+use super::json::{self, Keys, Object, ObjectWriter, Raw};
+use super::manifest::{MANIFEST_BYTES_MAX, Malformed, read_array, read_string};
+use super::timestamp::Timestamp;
+
+/// A schema 1 image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema1 {
+    payload: Bytes,
+    is_signed: bool,
+    /// The repository name that was written into it. No engine compares it with what was asked.
+    pub name: String,
+    /// The tag that was written into it.
+    pub tag: String,
+    /// `GOARCH` of the image.
+    pub architecture: String,
+    /// The digests of the layers, the topmost first.
+    pub fs_layers: Vec<Digest>,
+    /// The `v1Compatibility` documents, still encoded, the topmost first.
+    pub history: Vec<String>,
+}
+
+impl Schema1 {
+    /// The bytes that were signed, and that the digest is over: the document without its signatures.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// It has at least one signature. Engines since Docker 1.10 refuse a document without.
+    pub fn is_signed(&self) -> bool {
+        self.is_signed
+    }
+
+    /// The digest of the payload.
+    pub fn digest(&self) -> Digest {
+        Digest::sha256(&self.payload)
+    }
+
+    /// When its topmost layer was made, if that says so in RFC 3339.
+    pub fn created(&self) -> Option<Timestamp> {
+        let top = json::scan(self.history.first()?.as_bytes(), MANIFEST_BYTES_MAX, Keys::Repeatable).ok()?;
+        Timestamp::parse(&top.object()?.value("created")?.string()?)
+    }
+
+    /// Reads a document whose top level has been read already. Everything comes out of the payload: what stands beside
+    /// it in the document is not signed, and nobody may believe it.
+    pub(super) fn read(bytes: &Bytes, document: &Object<'_>) -> Result<Self, Malformed> {
+        let is_signed = document.names("signatures");
+        let payload = if is_signed { recover_payload(bytes, document)? } else { bytes.clone() };
+        let scanned = json::scan(&payload, MANIFEST_BYTES_MAX, Keys::Distinct).map_err(|_| unreadable_payload())?;
+        let top = scanned.object().ok_or_else(unreadable_payload)?;
+        let (name, tag) = (read_string(&top, "name")?, read_string(&top, "tag")?);
+        let architecture = read_string(&top, "architecture")?;
+        let fs_layers = read_elements(&top, "fsLayers", "blobSum", "layers with digests", |text| text.parse().ok())?;
+        let history = read_elements(&top, "history", "v1Compatibility", "entries with JSON in a string", |text| {
+            Some(text.into())
+        })?;
+        Ok(Self { name, tag, architecture, fs_layers, history, payload, is_signed })
+    }
+}
+
+fn unreadable_payload() -> Malformed {
+    Malformed::field("signatures", "a `formatLength` and a `formatTail` that lead back to a JSON object")
+}
+
+/// Reads an array of objects that have one string each.
+fn read_elements<T>(
+    top: &Object<'_>,
+    list: &'static str,
+    field: &str,
+    expected: &'static str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, Malformed> {
+    let element = |element: Raw<'_>| read(&element.object()?.value(field)?.string()?);
+    let elements = read_array(top, list)?;
+    if elements.is_empty() {
+        return Err(Malformed::field(list, expected));
+    }
+    let all = elements.into_iter().map(element).collect::<Option<Vec<T>>>();
+    all.ok_or_else(|| Malformed::field(list, expected))
+}
+
+/// Where the payload ends in the document, and how it goes on there, as one signature's protected header says.
+#[derive(PartialEq, Eq)]
+struct Format {
+    length: usize,
+    tail: Vec<u8>,
+}
+
+/// The first `formatLength` bytes of the document and the decoded `formatTail`, on which all signatures must agree.
+fn recover_payload(bytes: &Bytes, document: &Object<'_>) -> Result<Bytes, Malformed> {
+    let signatures = document.value("signatures").and_then(Raw::array).unwrap_or_default();
+    let formats = signatures.into_iter().map(read_format).collect::<Option<Vec<_>>>().ok_or_else(unreadable_payload)?;
+    let first = formats.first().ok_or_else(|| Malformed::field("signatures", "at least one signature"))?;
+    if formats.iter().any(|format| format != first) {
+        return Err(Malformed::field("signatures", "one `formatLength` and one `formatTail` in all of them"));
+    }
+    let head = bytes.get(..first.length).ok_or_else(unreadable_payload)?;
+    Ok([head, &first.tail].concat().into())
+}
+
+fn read_format(signature: Raw<'_>) -> Option<Format> {
+    let protected = decode(&signature.object()?.value("protected")?.string()?)?;
+    let header = json::scan(&protected, MANIFEST_BYTES_MAX, Keys::Distinct).ok()?.object()?;
+    let length = usize::try_from(header.value("formatLength")?.integer()?).ok()?;
+    Some(Format { length, tail: decode(&header.value("formatTail")?.string()?)? })
+}
+
+/// base64url, with or without padding.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    BASE64URL_NOPAD.decode(text.trim_end_matches('=').as_bytes()).ok()
+}
+
+/// What a schema 1 payload is written from.
+pub struct Payload<'a> {
+    /// The repository name.
+    pub name: &'a str,
+    /// The tag.
+    pub tag: &'a str,
+    /// `GOARCH` of the image, empty if it is not known.
+    pub architecture: &'a str,
+    /// Blob digest and `v1Compatibility` of each entry, the topmost first.
+    pub entries: &'a [(Digest, String)],
+}
+
+impl Payload<'_> {
+    /// The payload in the canonical form of CNCF distribution 2.8: three spaces, no newline at the end.
+    pub fn write(&self) -> String {
+        let layer = |(digest, _): &(Digest, String)| ObjectWriter::new().string("blobSum", digest.as_str()).finish();
+        let entry = |(_, entry): &(Digest, String)| ObjectWriter::new().string("v1Compatibility", entry).finish();
+        let compact = ObjectWriter::new()
+            .json("schemaVersion", "1")
+            .string("name", self.name)
+            .string("tag", self.tag)
+            .string("architecture", self.architecture)
+            .json("fsLayers", &json::array(self.entries.iter().map(layer)))
+            .json("history", &json::array(self.entries.iter().map(entry)))
+            .finish();
+        json::indented(&compact, "", "   ")
+    }
+}
