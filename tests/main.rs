@@ -1,1 +1,4 @@
 //! The promises of the gateway, one file each, through real sockets against an in-process upstream.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must say where")]
+
+mod golden_schema1;

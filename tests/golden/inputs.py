@@ -187,6 +187,8 @@ def written_by_hand():
         + ('"},{"created":"%s","created_by":"top"}]}' % DAY).encode(),
         [0, 1],
     )
+    made["invalid-utf-8-in-config"] = (
+        ('{"architecture":"amd64","os":"linux",%s,"config":{"Cmd":["a' % one).encode() + b"\xffb\xed\xa0\x80" + b'"]}}', [0])
     return made
 
 
