@@ -89,15 +89,18 @@ impl Stage {
         reference(self.proxy, REPOSITORY, TAG)
     }
 
-    /// Waits for the gateway's own words: schema 1 given for the tag, and the same digest fetched by digest.
+    /// Waits for the gateway's own words: schema 1 given for the tag, then the same document fetched by its digest.
     fn assert_log(&mut self) {
         let digest = self.digest.clone();
-        let served = |line: &Value, asked: &str| {
-            let text = line.to_string();
-            text.contains(&digest) && text.contains("schema1") && text.contains(&format!("/manifests/{asked}"))
+        let served = |line: &Value, method: Option<&str>, asked: &str| {
+            let said = |key: &str| line["fields"][key].as_str().or_else(|| line[key].as_str()).unwrap_or_default();
+            said("path").trim_matches('"').ends_with(&format!("/{REPOSITORY}/manifests/{asked}"))
+                && method.is_none_or(|method| said("method") == method)
+                && said("served") == "schema1"
+                && said("digest") == digest
         };
-        self.gateway.wait_for_line("log schema 1 for the tag", |line| served(line, TAG));
-        self.gateway.wait_for_line("log schema 1 by digest", |line| served(line, &digest));
+        self.gateway.wait_for_line("log schema 1 for the tag", |line| served(line, None, TAG));
+        self.gateway.wait_for_line("log schema 1 by digest", |line| served(line, Some("GET"), &digest));
     }
 }
 
