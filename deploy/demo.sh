@@ -20,9 +20,6 @@ stop() {
     for process in "${started[@]}"; do
         kill "$process" 2>/dev/null && wait "$process" 2>/dev/null || true
     done
-    if ((status != 0)); then
-        tail -n 20 "$work"/*.log 2>/dev/null || true
-    fi
     rm -rf "$work"
     exit "$status"
 }
@@ -47,7 +44,8 @@ start() { # name, port, command...: in the background, until it listens
     started+=("$process")
     until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
         if ! kill -0 "$process" 2>/dev/null; then
-            echo "$name ended before it listened" >&2
+            echo "$name ended before it listened:" >&2
+            tail -n 5 "$work/$name.log" >&2
             exit 1
         fi
         sleep 0.1
@@ -90,9 +88,10 @@ JSON
 
 skopeo_copy() { skopeo --policy "$work/policy.json" copy --quiet "$@"; }
 
-show() { # indented, at most 18 lines, long lines cut
-    sed 's/^/    /' "$1" | cut -c 1-150 | head -n 18
-    if (($(wc -l <"$1") > 18)); then echo '    ...'; fi
+show() { # folded, indented, at most 24 lines
+    { cat "$1" && echo; } | fold -w 116 | sed '/^$/d; s/^/    /' >"$work/shown"
+    head -n 24 "$work/shown"
+    if (($(wc -l <"$work/shown") > 24)); then echo '    ...'; fi
 }
 
 section 'What this needs'

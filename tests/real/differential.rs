@@ -93,7 +93,7 @@ fn each_odd_image_is_the_schema_1_that_docker_registry_makes() {
 
 #[test]
 fn fifty_random_mixtures_are_the_schema_1_that_docker_registry_makes() {
-    const SEED: &str = "SCHEMABRIDGE_TEST_SEED";
+    const SEED: &str = "DIFFERENTIAL_SEED";
     let seed = std::env::var(SEED).map_or_else(
         |_| {
             u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() & u128::from(u64::MAX))
