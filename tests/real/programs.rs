@@ -63,7 +63,8 @@ impl Program {
 
     /// Asks the program to end, and sees that it does.
     fn end(&mut self) {
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        // A shell always has `kill`; the program of that name is in a package of its own.
+        let _ = Command::new("sh").arg("-c").arg("kill \"$0\"").arg(self.child.id().to_string()).status();
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {
             if let Ok(Some(_)) = self.child.try_wait() {

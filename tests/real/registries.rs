@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, process::Command};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
@@ -130,12 +131,15 @@ impl Gateway {
         Self { address, program, _directory: directory }
     }
 
-    /// Returns when a line of the log is what `wanted` looks for; a line is written after its answer was sent.
-    pub fn wait_for_line(&mut self, what: &str, wanted: impl Fn(&serde_json::Value) -> bool) {
+    /// Waits for a line of the gateway's log, which is written after its answer was sent, and gives it.
+    pub fn wait_for_line(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let log = self.program.path();
+        let mut found = None;
         self.program.wait_until(what, || {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
-            text.lines().filter_map(|line| serde_json::from_str(line).ok()).any(|line| wanted(&line))
+            found = text.lines().filter_map(|line| serde_json::from_str(line).ok()).find(|line| wanted(line));
+            found.is_some()
         });
+        found.expect("the wait ended with a line")
     }
 }
