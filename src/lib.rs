@@ -4,4 +4,22 @@
 
 // below the line: no I/O, no clock, no environment, no logging
 pub mod image;
+
 pub mod translate;
+
+pub mod negotiate;
+
+// knows the registry; nobody else sends
+pub mod upstream;
+
+// knows bytes at rest
+pub mod store;
+
+// knows one request
+pub mod gateway;
+
+// know the process
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod server;

@@ -2,3 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must say where")]
 
 mod golden_schema1;
+#![cfg(test)]
+
+mod negotiation_table;
+mod translation_golden;
+mod translation_properties;

@@ -145,3 +145,99 @@ impl Payload<'_> {
         json::indented(&compact, "", "   ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::{Content, Manifest};
+    use super::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn head() -> String {
+        format!(
+            r#"{{"schemaVersion":1,"name":"n","fsLayers":[{{"blobSum":"{DIGEST}"}}],"history":[{{"v1Compatibility":"{{}}"}}]"#
+        )
+    }
+
+    fn block(length: i64, tail: &str) -> String {
+        let tail = BASE64URL_NOPAD.encode(tail.as_bytes());
+        let protected = format!(r#"{{"formatLength":{length},"formatTail":"{tail}","time":"2020-01-01T00:00:00Z"}}"#);
+        format!(r#"{{"protected":"{}"}}"#, BASE64URL_NOPAD.encode(protected.as_bytes()))
+    }
+
+    fn parse(rest: &str) -> Result<Schema1, Malformed> {
+        match Manifest::parse(format!("{}{rest}", head()).into())?.content() {
+            Content::Schema1(schema1) => Ok(schema1.clone()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn length() -> i64 {
+        head().len().try_into().unwrap()
+    }
+
+    #[test]
+    fn the_payload_comes_back_and_nothing_beside_it_is_believed() {
+        let one = block(length(), "}");
+        for blocks in [one.clone(), format!("{one},{one}")] {
+            let schema1 = parse(&format!(r#","tag":"unsigned","signatures":[{blocks}],"extra_data":1}}"#)).unwrap();
+            assert_eq!(schema1.payload(), &format!("{}}}", head()));
+            assert_eq!((schema1.name.as_str(), schema1.tag.as_str(), schema1.is_signed()), ("n", "", true));
+        }
+        let padded = one.replace("\"}", "==\"}");
+        assert!(parse(&format!(r#","signatures":[{padded}]}}"#)).is_ok());
+    }
+
+    #[test]
+    fn signatures_that_lead_nowhere_are_refused() {
+        let one = block(length(), "}");
+        for signatures in [
+            "[]".to_owned(),
+            "null".to_owned(),
+            "{}".to_owned(),
+            "[1]".to_owned(),
+            "[{}]".to_owned(),
+            r#"[{"protected":"!"}]"#.to_owned(),
+            r#"[{"protected":"AAAA"}]"#.to_owned(),
+            format!("[{}]", block(-1, "}")),
+            format!("[{}]", block(1 << 40, "}")),
+            format!("[{}]", block(i64::MAX, "}")),
+            format!("[{}]", block(length() - 1, "}")),
+            format!("[{}]", block(length(), "")),
+            format!("[{}]", block(0, "[]")),
+            format!("[{}]", block(length(), ",\"name\":\"m\"}")),
+            format!("[{one},{}]", block(length(), "\n}")),
+        ] {
+            assert!(
+                matches!(parse(&format!(r#","signatures":{signatures}}}"#)), Err(Malformed::Field { .. })),
+                "{signatures}"
+            );
+        }
+    }
+
+    #[test]
+    fn layers_and_history_must_be_there_and_layers_have_digests() {
+        let whole = format!("{}}}", head());
+        for (good, bad) in
+            [(DIGEST, "sha256:x"), ("\"blobSum\"", "\"x\""), ("fsLayers", "x"), ("history", "x"), ("\"{}\"", "{}")]
+        {
+            let text = whole.replacen(good, bad, 1);
+            assert!(matches!(Manifest::parse(text.clone().into()), Err(Malformed::Field { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn created_is_that_of_the_topmost_entry() {
+        let created = |entry: &str| {
+            let entry = json::string(entry);
+            let text = format!("{}}}", head()).replacen("\"{}\"", &entry, 1);
+            let manifest = Manifest::parse(text.into()).unwrap();
+            let Content::Schema1(schema1) = manifest.content() else { panic!("{manifest:?}") };
+            schema1.created().map(|time| time.to_string())
+        };
+        assert_eq!(created(r#"{"created":"2020-01-02T03:04:05.50Z"}"#).as_deref(), Some("2020-01-02T03:04:05.5Z"));
+        for none in ["{}", "", "[]", r#"{"created":""}"#, r#"{"created":7}"#] {
+            assert_eq!(created(none), None, "{none}");
+        }
+    }
+}

@@ -105,9 +105,9 @@ pub enum Untranslatable {
         fault: LayerFault,
     },
     /// The result would be larger than clients and registries read.
-    #[error("the translated document would have {bytes} bytes, more than the {MANIFEST_BYTES_MAX} that clients read")]
+    #[error("the translated document would have {bytes} bytes or more, and clients read at most {MANIFEST_BYTES_MAX}")]
     TooLarge {
-        /// Its length.
+        /// Its length, or as much of it as was known when it was given up.
         bytes: usize,
     },
 }
@@ -192,11 +192,14 @@ impl<'a> Source<'a> {
 
 impl Derived {
     fn new(document: String, digest: Digest, format: Format) -> Result<Self, Untranslatable> {
-        if document.len() > MANIFEST_BYTES_MAX {
-            return Err(Untranslatable::TooLarge { bytes: document.len() });
-        }
+        refuse_length(document.len())?;
         Ok(Self { bytes: document.into(), digest, format })
     }
+}
+
+/// Refuses a document that will have at least this many bytes, if that is more than clients read.
+fn refuse_length(bytes: usize) -> Result<(), Untranslatable> {
+    if bytes > MANIFEST_BYTES_MAX { Err(Untranslatable::TooLarge { bytes }) } else { Ok(()) }
 }
 
 /// What the kind of a layer says about its place in the target format, for all but the kinds that the target knows.
@@ -209,3 +212,6 @@ fn layer_fault(kind: LayerKind, media_type: &str, target: Format) -> LayerFault 
         LayerKind::Archive(_) | LayerKind::Unknown => LayerFault::Unknown { media_type: media_type.to_owned(), target },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 
 use sha2::{Digest as _, Sha256, Sha384};
 
-use super::{Derived, Source, Untranslatable, empty_layer, layer_fault, sign};
+use super::{Derived, Source, Untranslatable, empty_layer, layer_fault, refuse_length, sign};
 use crate::image::config::{Config, History, Rootfs};
 use crate::image::digest::Digest;
 use crate::image::json::{self, ObjectWriter};
@@ -13,6 +13,10 @@ use crate::image::media_type::Format;
 use crate::image::oci::ImageManifest;
 use crate::image::schema1::Payload;
 use crate::image::timestamp::Timestamp;
+
+/// Fewer bytes than any step takes in schema 1: two digests and the words around them. A config of a few megabytes can
+/// tell of enough steps to fill gigabytes, so they are counted before they are written.
+const STEP_BYTES_MIN: usize = 256;
 
 /// Makes a signed schema 1 whose digest depends on the config, the layers' digests, the repository and the tag.
 pub(super) fn schema2_to_schema1(source: &Source<'_>) -> Result<Derived, Untranslatable> {
@@ -26,11 +30,14 @@ pub(super) fn compose(source: &Source<'_>, image: &ImageManifest) -> Result<Deri
     let config = Config::parse(bytes)?;
     let rootfs = config.rootfs.as_ref().ok_or(Untranslatable::NoRootfs)?;
     let steps = steps(&config, rootfs, image)?;
+    refuse_length(steps.len().saturating_mul(STEP_BYTES_MIN))?;
+    let entries = entries(&config, bytes, rootfs, &steps);
+    refuse_length(entries.iter().map(|(_, entry)| entry.len()).sum())?;
     let payload = Payload {
         name: source.repository.as_str(),
         tag: source.tag.as_str(),
         architecture: &config.architecture,
-        entries: &entries(&config, bytes, rootfs, &steps),
+        entries: &entries,
     }
     .write();
     let time = Timestamp::utc_seconds_or_epoch(config.created.as_ref());

@@ -164,3 +164,62 @@ fn indent_of(payload: &str) -> Option<&str> {
     let (indent, _) = payload.strip_prefix("{\n")?.split_once('"')?;
     Some(indent).filter(|indent| !indent.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXUPPER;
+
+    use super::*;
+
+    /// The key and the signatures of RFC 6979, appendix A.2.5, for SHA-256. The first `s` is in the upper half of its
+    /// range: libtrust's are not normalised.
+    const SECRET: &str = "C9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721";
+    const X: &str = "60FED4BA255A9D31C961EB74C6356D68C049B8923B61FA6CE669622E60F29FB6";
+    const Y: &str = "7903FE1008B8BC99A41AE9E95628BC64F2F1B20C2D7E9F5177A3C294D4462299";
+    const SIGNATURES: [(&str, &str); 2] = [
+        (
+            "sample",
+            "EFD48B2AACB6A8FD1140DD9CD45E81D69D2C877B56AAF991C34D0EA84EAF3716F7CB1C942D657C41D436C7A1B6E29F65F3E900DBB9AFF4064DC4AB2F843ACDA8",
+        ),
+        (
+            "test",
+            "F1ABB023518351CD71D881567B1EA663ED3EFCF6C5132B354F28D3B0B7D38367019F4113742A2B14BD25926B49C649155F267E60D3814B4C0CC84250E46F0083",
+        ),
+    ];
+
+    fn hex(text: &str) -> Vec<u8> {
+        HEXUPPER.decode(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn signs_as_rfc_6979_says() {
+        let key = SigningKey::generate(hex(SECRET).try_into().unwrap()).unwrap();
+        for (message, expected) in SIGNATURES {
+            let signature: Signature = key.key.sign(message.as_bytes());
+            assert_eq!(signature.to_bytes().to_vec(), hex(expected), "{message}");
+        }
+        let coordinates =
+            format!(r#""x":"{}","y":"{}"}}"#, BASE64URL_NOPAD.encode(&hex(X)), BASE64URL_NOPAD.encode(&hex(Y)));
+        assert!(key.jwk.ends_with(&coordinates), "{}", key.jwk);
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_without_being_repeated() {
+        for text in
+            ["", "secret", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "-----BEGIN PRIVATE KEY-----"]
+        {
+            assert_eq!(SigningKey::from_pem(text).unwrap_err(), InvalidKey::NoPem, "{text}");
+        }
+        let wrong = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
+        assert_eq!(SigningKey::from_pem(wrong).unwrap_err(), InvalidKey::NotP256);
+        assert_eq!(SigningKey::generate([0; 32]).unwrap_err(), InvalidKey::NotAScalar);
+        assert_eq!(SigningKey::generate([0xff; 32]).unwrap_err(), InvalidKey::NotAScalar);
+    }
+
+    #[test]
+    fn a_key_survives_its_pem() {
+        let key = SigningKey::generate([7; 32]).unwrap();
+        let again = SigningKey::from_pem(&key.to_pem()).unwrap();
+        assert_eq!((again.key_id(), again.jwk.as_str()), (key.key_id(), key.jwk.as_str()));
+    }
+}

@@ -1,0 +1,194 @@
+//! `schemabridge explain`: what is stored under a name, and what each kind of client would get.
+//!
+//! Nothing is guessed: each known client's request goes through a gateway in this process, whose answer is reported.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+use bytes::Bytes;
+use clap::Args;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use serde::Serialize;
+use url::Url;
+
+use crate::config::{self, GatewayArguments, Unusable};
+use crate::gateway::{Body, Gateway, Outcome};
+use crate::image::reference::{Reference, Repository};
+use crate::negotiate::clients::{KNOWN, KnownClient};
+use crate::store::Location;
+use crate::upstream::credentials::from_docker_config;
+use crate::upstream::{Caller, DOCKER_CONTENT_DIGEST, Failure as UpstreamFailure, Upstream};
+
+use super::{Failure, print};
+
+/// The flags of `explain`.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// The settings of the gateway whose answers are to be explained.
+    #[command(flatten)]
+    gateway: GatewayArguments,
+
+    /// What to explain: a repository with a tag
+    #[arg(value_name = "REPOSITORY:TAG")]
+    image: Image,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Image {
+    repository: Repository,
+    tag: String,
+}
+
+impl FromStr for Image {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, tag) = match text.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, tag),
+            _ => (text, "latest"),
+        };
+        let repository =
+            name.parse().map_err(|_| "expected REPOSITORY:TAG, such as `library/busybox:1.36`".to_owned())?;
+        match tag.parse::<Reference>() {
+            Ok(Reference::Tag(_)) => Ok(Self { repository, tag: tag.to_owned() }),
+            _ => Err("expected a tag after the colon, such as `library/busybox:1.36`".to_owned()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Explanation {
+    image: String,
+    upstream: String,
+    stored: Option<&'static str>,
+    digest: Option<String>,
+    clients: Vec<Verdict>,
+}
+
+#[derive(Serialize)]
+struct Verdict {
+    client: &'static str,
+    status: u16,
+    served: Option<&'static str>,
+    media_type: Option<String>,
+    digest: Option<String>,
+    why: Option<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let explanation = runtime.block_on(explain(arguments))?;
+    if arguments.json {
+        let mut text = serde_json::to_string_pretty(&explanation)?;
+        text.push('\n');
+        return print(text.as_bytes());
+    }
+    print(in_lines(&explanation).as_bytes())
+}
+
+async fn explain(arguments: &Arguments) -> Result<Explanation, Failure> {
+    let url = arguments.gateway.upstream.clone().ok_or(Unusable::NoUpstream)?;
+    let Image { repository, tag } = &arguments.image;
+    let mut options = GatewayArguments { store: Some(Location::Memory), ..arguments.gateway.clone() }.options()?;
+    options.store = Location::Memory;
+    let caller = log_in(&Upstream::new(options.upstream.clone())?, arguments).await?;
+    let gateway = Gateway::start(options)?;
+    let mut explanation = Explanation {
+        image: format!("{repository}:{tag}"),
+        upstream: authority(&url),
+        stored: None,
+        digest: None,
+        clients: Vec::new(),
+    };
+    for client in KNOWN {
+        let request = request_of(client, &format!("/v2/{repository}/manifests/{tag}"), &caller)?;
+        let response = gateway.answer(request, SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await;
+        let outcome = response.extensions().get::<Outcome>().cloned().unwrap_or_default();
+        explanation.stored = explanation.stored.or(outcome.stored);
+        explanation.digest = explanation.digest.or_else(|| outcome.source.clone());
+        explanation.clients.push(verdict(client, response, &outcome).await);
+    }
+    Ok(explanation)
+}
+
+/// A caller whom the upstream lets see the image, by docker's own credentials for it.
+async fn log_in(upstream: &Upstream, arguments: &Arguments) -> Result<Caller, Failure> {
+    let reference: Reference = arguments.image.tag.parse()?;
+    let basic = match config::docker_config() {
+        Some(file) => from_docker_config(&file, &upstream.authority()).await?,
+        None => Caller::default(),
+    };
+    let ask = async |caller: &Caller| upstream.resolve(caller, &arguments.image.repository, &reference).await;
+    let refusal = match ask(&basic).await {
+        Err(UpstreamFailure::Refused(refusal)) if refusal.status == StatusCode::UNAUTHORIZED => refusal,
+        Err(failure) => return Err(in_words(upstream, arguments, &failure).into()),
+        Ok(_) => return Ok(basic),
+    };
+    let bearer = upstream.token_for(&refusal, &basic).await?.unwrap_or(basic);
+    match ask(&bearer).await {
+        Ok(_) => Ok(bearer),
+        Err(failure) => Err(in_words(upstream, arguments, &failure).into()),
+    }
+}
+
+fn in_words(upstream: &Upstream, arguments: &Arguments, failure: &UpstreamFailure) -> String {
+    let Image { repository, tag } = &arguments.image;
+    format!("cannot see {repository}:{tag} at {}: {failure}", upstream.authority())
+}
+
+fn request_of(client: &KnownClient, path: &str, caller: &Caller) -> Result<Request<Empty<Bytes>>, Failure> {
+    let mut request = Request::builder().uri(path).body(Empty::new())?;
+    let headers = request.headers_mut();
+    for line in client.accept {
+        headers.append(ACCEPT, HeaderValue::from_static(line));
+    }
+    headers.extend(client.user_agent.map(|text| (USER_AGENT, HeaderValue::from_static(text))));
+    headers.extend(caller.authorization().map(|value| (AUTHORIZATION, value.clone())));
+    Ok(request)
+}
+
+async fn verdict(client: &KnownClient, response: Response<Body>, outcome: &Outcome) -> Verdict {
+    let status = response.status();
+    let header = |name| response.headers().get(name).and_then(|value| Some(value.to_str().ok()?.to_owned()));
+    let is_good = status.is_success();
+    let (media_type, digest) = (header(CONTENT_TYPE), header(DOCKER_CONTENT_DIGEST));
+    let why = if is_good { outcome.why.map(str::to_owned) } else { words_of(response).await };
+    let media_type = media_type.filter(|_| is_good);
+    Verdict { client: client.name, status: status.as_u16(), served: outcome.served, media_type, digest, why }
+}
+
+async fn words_of(response: Response<Body>) -> Option<String> {
+    let body = response.into_body().collect().await.ok()?.to_bytes();
+    let errors: serde_json::Value = serde_json::from_slice(&body).ok()?;
+    errors.pointer("/errors/0/message")?.as_str().map(str::to_owned)
+}
+
+fn in_lines(explanation: &Explanation) -> String {
+    let stored = explanation.stored.unwrap_or("nothing that can be read");
+    let digest = explanation.digest.as_deref().unwrap_or_default();
+    let mut text = format!("{} at {}\nstored: {stored} {digest}\n\n", explanation.image, explanation.upstream);
+    let width = explanation.clients.iter().map(|verdict| verdict.client.len()).max().unwrap_or_default();
+    for verdict in &explanation.clients {
+        let got = match verdict.served {
+            Some(served) if Some(served) == explanation.stored && verdict.digest == explanation.digest => "as stored",
+            Some(served) => served,
+            None => "refused",
+        };
+        let why = verdict.why.as_deref().unwrap_or_default();
+        text.push_str(&format!("{:width$}  {got:9}  {why}\n", verdict.client));
+    }
+    text
+}
+
+fn authority(url: &Url) -> String {
+    url.port().map_or_else(
+        || url.host_str().unwrap_or_default().to_owned(),
+        |port| format!("{}:{port}", url.host_str().unwrap_or_default()),
+    )
+}

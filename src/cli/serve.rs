@@ -1,0 +1,91 @@
+//! `schemabridge serve`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{LogFormat, ServeArguments, unknown_variables};
+use crate::gateway::{Gateway, Options, StartError};
+use crate::{admin, server};
+
+use super::{Commands, Failure};
+
+/// Why a listener cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{flag} {address}: {reason}; expected an address of this machine and a port that nothing else listens on")]
+struct CannotListen {
+    flag: &'static str,
+    address: SocketAddr,
+    reason: std::io::Error,
+}
+
+pub(super) fn run(arguments: ServeArguments) -> Result<(), Failure> {
+    start_log(&arguments);
+    for name in unknown_variables::<Commands>() {
+        tracing::warn!(name, "this environment variable is none of schemabridge's: see `schemabridge serve --help`");
+    }
+    let options = arguments.gateway.options()?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(arguments, options))
+}
+
+async fn serve(arguments: ServeArguments, options: Options) -> Result<(), Failure> {
+    let mut listeners = Vec::new();
+    for address in &arguments.listen {
+        listeners.push(listen("--listen", *address).await?);
+    }
+    let admin = listen("--admin-listen", arguments.admin_listen).await?;
+    let (upstream, store) = (options.upstream.url.clone(), options.store.clone());
+    let gateway = Gateway::start(options).map_err(in_words_of_the_flag)?;
+
+    let stop = CancellationToken::new();
+    let running = TaskTracker::new();
+    for listener in listeners {
+        let address = listener.local_addr()?;
+        tracing::info!(%address, upstream = %upstream.origin().ascii_serialization(), %store, "listening");
+        running.spawn(server::serve(listener, Arc::clone(&gateway), stop.clone().cancelled_owned()));
+    }
+    tracing::info!(address = %admin.local_addr()?, "admin listening");
+    running.spawn(admin::serve(admin, stop.clone().cancelled_owned()));
+    running.close();
+
+    asked_to_stop().await?;
+    tracing::info!("stopping");
+    stop.cancel();
+    running.wait().await;
+    Ok(())
+}
+
+async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, CannotListen> {
+    TcpListener::bind(address).await.map_err(|reason| CannotListen { flag, address, reason })
+}
+
+fn in_words_of_the_flag(error: StartError) -> Failure {
+    match error {
+        StartError::Store(error) => {
+            format!("--store: {error}; expected `memory:` or `file:///directory` that can be made and written").into()
+        }
+        error => error.into(),
+    }
+}
+
+async fn asked_to_stop() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn start_log(arguments: &ServeArguments) {
+    let builder = tracing_subscriber::fmt().with_max_level(arguments.log_level).with_writer(std::io::stderr);
+    match arguments.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => builder.init(),
+    }
+}

@@ -1,0 +1,240 @@
+//! Floor 6: what the operator says, from flags and their `SCHEMABRIDGE_…` twins. Nothing else reads the environment.
+
+mod values;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, ValueEnum};
+use ipnet::IpNet;
+use url::Url;
+
+use crate::gateway::{ChallengeMode, Options, Pushes};
+use crate::image::platform::Platform;
+use crate::negotiate::{Policy, WithoutAccept};
+use crate::store::Location;
+use crate::translate::sign::SigningKey;
+use crate::upstream;
+
+/// The prefix of every environment variable that is ours.
+const PREFIX: &str = "SCHEMABRIDGE_";
+
+/// The flags of `serve`. Each has an environment twin, which the flag goes before.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArguments {
+    /// Where clients connect: an address and a port; repeatable
+    #[arg(long, env = "SCHEMABRIDGE_LISTEN", value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:5000", value_parser = values::address)]
+    pub listen: Vec<SocketAddr>,
+
+    /// Where the operator connects: /livez and /readyz
+    #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001", value_parser = values::address)]
+    pub admin_listen: SocketAddr,
+
+    /// The settings of the gateway itself.
+    #[command(flatten)]
+    pub gateway: GatewayArguments,
+
+    /// How the log is written
+    #[arg(long, env = "SCHEMABRIDGE_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug or trace
+    #[arg(long, env = "SCHEMABRIDGE_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = values::log_level)]
+    pub log_level: tracing::Level,
+}
+
+/// The flags that decide how requests are answered.
+#[derive(Args, Clone, Debug)]
+pub struct GatewayArguments {
+    /// The registry behind the gateway, such as https://registry.example
+    #[arg(long, env = "SCHEMABRIDGE_UPSTREAM", value_name = "URL", value_parser = values::registry_url)]
+    pub upstream: Option<Url>,
+
+    /// Where derived documents last: memory: or file:///directory [default: a state directory]
+    #[arg(long, env = "SCHEMABRIDGE_STORE", value_name = "URL")]
+    pub store: Option<Location>,
+
+    /// How much memory documents may take
+    #[arg(long, env = "SCHEMABRIDGE_CACHE_SIZE", value_name = "SIZE", default_value = "256MiB", value_parser = values::byte_size)]
+    pub cache_size: u64,
+
+    /// How long the upstream's consent to one caller is remembered; 0s asks each time
+    #[arg(long, env = "SCHEMABRIDGE_TAG_TTL", value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
+    pub tag_ttl: Duration,
+
+    /// What becomes of the realm in the upstream's bearer challenge
+    #[arg(long, env = "SCHEMABRIDGE_CHALLENGE", value_name = "MODE", default_value = "pass")]
+    pub challenge: Challenge,
+
+    /// The gateway's own URL as clients know it [default: built from each request's Host]
+    #[arg(long, env = "SCHEMABRIDGE_EXTERNAL_URL", value_name = "URL", value_parser = values::plain_url)]
+    pub external_url: Option<Url>,
+
+    /// Networks of proxies whose X-Forwarded-Proto and X-Forwarded-For are believed; repeatable
+    #[arg(long, env = "SCHEMABRIDGE_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',', value_parser = values::network)]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// A token service beyond the upstream's own host that its challenges may name
+    #[arg(long, env = "SCHEMABRIDGE_TOKEN_REALM", value_name = "URL", value_parser = values::plain_url)]
+    pub token_realm: Option<Url>,
+
+    /// Let pushes through to the upstream
+    #[arg(long, env = "SCHEMABRIDGE_PUSH")]
+    pub push: bool,
+
+    /// What an unknown client that sends no Accept header gets
+    #[arg(long, env = "SCHEMABRIDGE_WITHOUT_ACCEPT", value_name = "FORM", default_value = "stored")]
+    pub without_accept: WithoutAcceptForm,
+
+    /// The platform that is picked for a client which reads no list and does not say its own
+    #[arg(long, env = "SCHEMABRIDGE_PLATFORM", value_name = "OS/ARCHITECTURE", default_value = "linux/amd64")]
+    pub platform: Platform,
+
+    /// The key that signs schema 1: a P-256 private key in PEM [default: made once and kept in the store]
+    #[arg(long, env = "SCHEMABRIDGE_SIGNING_KEY", value_name = "FILE")]
+    pub signing_key: Option<PathBuf>,
+
+    /// How long a connection to the upstream may take to be made
+    #[arg(long, env = "SCHEMABRIDGE_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
+    pub connect_timeout: Duration,
+
+    /// How long the head of the upstream's answer may take
+    #[arg(long, env = "SCHEMABRIDGE_ANSWER_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = values::duration)]
+    pub answer_timeout: Duration,
+
+    /// How long the upstream may send nothing in the middle of a body
+    #[arg(long, env = "SCHEMABRIDGE_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
+    pub idle_timeout: Duration,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What becomes of the realm in the upstream's bearer challenge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Challenge {
+    /// It goes to the client as it is.
+    Pass,
+    /// It points at the gateway's own /token.
+    Rewrite,
+}
+
+/// What an unknown client that sends no Accept header gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WithoutAcceptForm {
+    /// The stored form.
+    Stored,
+    /// Schema 1.
+    Schema1,
+}
+
+/// Why what the operator says cannot be used. One line: the flag, the value, what would be accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// There is no upstream.
+    #[error(
+        "--upstream is missing: expected the URL of the registry behind the gateway, such as `--upstream https://registry.example`"
+    )]
+    NoUpstream,
+    /// The signing key cannot be used.
+    #[error("--signing-key {}: {reason}; expected a P-256 private key in PEM", .file.display())]
+    SigningKey {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no place for state.
+    #[error(
+        "--store is missing and no state directory is known, because neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set: expected `--store file:///directory` or `--store memory:`"
+    )]
+    NoStateDirectory,
+}
+
+impl GatewayArguments {
+    /// The options of a gateway that does what these say.
+    pub fn options(&self) -> Result<Options, Unusable> {
+        let upstream = self.upstream.clone().ok_or(Unusable::NoUpstream)?;
+        let mut options = Options::for_upstream(upstream);
+        options.upstream = upstream::Options {
+            connect_timeout: self.connect_timeout,
+            answer_timeout: self.answer_timeout,
+            idle_timeout: self.idle_timeout,
+            token_realm: self.token_realm.clone(),
+            ..options.upstream
+        };
+        options.store = match &self.store {
+            Some(location) => location.clone(),
+            None => Location::Directory(state_directory().ok_or(Unusable::NoStateDirectory)?),
+        };
+        options.cache_bytes = self.cache_size;
+        options.tag_ttl = self.tag_ttl;
+        options.challenge = match self.challenge {
+            Challenge::Pass => ChallengeMode::Pass,
+            Challenge::Rewrite => ChallengeMode::Rewrite,
+        };
+        options.external_url.clone_from(&self.external_url);
+        options.trusted_proxies.clone_from(&self.trusted_proxies);
+        options.pushes = if self.push { Pushes::Forwarded } else { Pushes::Refused };
+        options.policy = Policy {
+            without_accept: match self.without_accept {
+                WithoutAcceptForm::Stored => WithoutAccept::Stored,
+                WithoutAcceptForm::Schema1 => WithoutAccept::Schema1,
+            },
+            platform: self.platform.clone(),
+            ..Policy::default()
+        };
+        options.signing_key = self.signing_key.as_ref().map(|file| signing_key(file).map(Arc::new)).transpose()?;
+        Ok(options)
+    }
+}
+
+/// Reads a signing key.
+pub fn signing_key(file: &std::path::Path) -> Result<SigningKey, Unusable> {
+    let unusable = |reason: String| Unusable::SigningKey { file: file.to_owned(), reason };
+    let text = std::fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
+    SigningKey::from_pem(&text).map_err(|error| unusable(error.to_string()))
+}
+
+/// Where state is kept by convention: the directory that systemd made for the service, or the user's.
+fn state_directory() -> Option<PathBuf> {
+    let path = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    path("STATE_DIRECTORY")
+        .or_else(|| path("XDG_STATE_HOME").map(|state| state.join("schemabridge")))
+        .or_else(|| path("HOME").map(|home| home.join(".local/state/schemabridge")))
+}
+
+/// Docker's `config.json`, by docker's own rules.
+pub fn docker_config() -> Option<PathBuf> {
+    let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    path("DOCKER_CONFIG")
+        .or_else(|| path("HOME").map(|home| home.join(".docker")))
+        .map(|folder| folder.join("config.json"))
+}
+
+/// The variables of the environment that begin like ours and are not: most likely a misspelt flag. What Kubernetes
+/// injects for a service of our name is left out.
+pub fn unknown_variables<Commands: CommandFactory>() -> Vec<String> {
+    let command = Commands::command();
+    let known: BTreeSet<String> = command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned))
+        .collect();
+    let mut unknown: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
+        .filter(|name| !name.starts_with("SCHEMABRIDGE_PORT") && !name.starts_with("SCHEMABRIDGE_SERVICE_"))
+        .collect();
+    unknown.sort();
+    unknown
+}

@@ -1,0 +1,111 @@
+//! How the values of flags are written. Each error says what would be accepted; clap puts the flag and the value before.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("0.0.0.0:{port}"));
+    text.parse().map_err(|_| "expected an IP address and a port, such as `127.0.0.1:5000` or `[::1]:5000`".to_owned())
+}
+
+/// The URL of a registry. Never repeats the value: it may hold a password.
+pub(super) fn registry_url(text: &str) -> Result<Url, String> {
+    let url = plain_url(text)?;
+    if url.path().trim_end_matches('/').ends_with("/v2") {
+        return Err("expected the URL of the registry without `/v2`".to_owned());
+    }
+    Ok(url)
+}
+
+pub(super) fn plain_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let url = url.ok_or("expected an http or https URL, such as `https://registry.example`")?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("expected a URL without query and fragment".to_owned());
+    }
+    Ok(url)
+}
+
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(single).ok_or("expected a network, such as `10.0.0.0/8` or `127.0.0.1`".to_owned())
+}
+
+pub(super) fn log_level(text: &str) -> Result<tracing::Level, String> {
+    text.parse().map_err(|_| "expected error, warn, info, debug or trace".to_owned())
+}
+
+/// A whole number with a unit of bytes.
+pub(super) fn byte_size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 8] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("B", 1),
+        ("", 1),
+    ];
+    let (number, unit) = split_unit(text);
+    let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+    let bytes = number.and_then(|number| number.checked_mul(factor?));
+    bytes.ok_or("expected a number of bytes with a unit, such as `256MiB` or `1GB`".to_owned())
+}
+
+/// A whole number with a unit of time.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split_unit(text);
+    let duration = number.and_then(|number| match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        "h" => number.checked_mul(3600).map(Duration::from_secs),
+        "" if number == 0 => Some(Duration::ZERO),
+        _ => None,
+    });
+    duration.ok_or("expected a duration with a unit, such as `500ms`, `60s`, `5m` or `1h`".to_owned())
+}
+
+fn split_unit(text: &str) -> (Option<u64>, &str) {
+    let end = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    (number.parse().ok(), unit.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(byte_size("256MiB"), Ok(256 << 20));
+        assert_eq!(byte_size("10 kB"), Ok(10_000));
+        assert_eq!(byte_size("7"), Ok(7));
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        for bad in ["", "x", "-1s", "1d", "60", "99999999999999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "MiB", "1XB", "99999999999999999999", "99999999999GiB"] {
+            assert!(byte_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls_and_addresses() {
+        for good in ["http://127.0.0.1:5000", "https://registry.example/prefix"] {
+            assert!(registry_url(good).is_ok(), "{good}");
+        }
+        for bad in ["registry.example", "ftp://x", "https://", "https://x/v2/", "https://x?y=z", "http://x#y"] {
+            assert!(registry_url(bad).is_err(), "{bad}");
+        }
+        assert_eq!(address(":5000"), Ok("0.0.0.0:5000".parse().unwrap()));
+        assert!(address("5000").is_err());
+        assert_eq!(network("127.0.0.1").unwrap().to_string(), "127.0.0.1/32");
+    }
+}

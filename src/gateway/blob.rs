@@ -1,0 +1,233 @@
+//! Blobs, and whatever else passes through: streamed, unchanged, never collected.
+
+use std::sync::Arc;
+
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_RANGE,
+    LINK, LOCATION, RANGE,
+};
+use http::{Method, Response, StatusCode};
+use moka::sync::Cache;
+
+use crate::image::digest::Digest;
+use crate::image::manifest::{Content, Manifest};
+use crate::image::reference::Repository;
+use crate::translate::empty_layer;
+use crate::upstream::{DOCKER_CONTENT_DIGEST, Failure, ForwardRequest, StreamedBody, headers};
+
+use super::Gateway;
+use super::body::Body;
+use super::exchange::Exchange;
+use super::fault::Fault;
+
+/// How many sizes of blobs are remembered.
+const SIZES_MAX: u64 = 100_000;
+
+/// The sizes that stored manifests name. Docker up to 1.9 cannot read a blob without a length, and some registries
+/// stream theirs without one.
+pub(super) struct Sizes(Cache<Digest, u64>);
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self(Cache::new(SIZES_MAX))
+    }
+}
+
+impl Sizes {
+    pub(super) fn learn(&self, manifest: &Manifest) {
+        if let Content::Image(image) = manifest.content() {
+            for descriptor in std::iter::once(&image.config).chain(&image.layers) {
+                self.0.insert(descriptor.digest.clone(), descriptor.size);
+            }
+        }
+    }
+}
+
+impl Gateway {
+    pub(super) async fn blob(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        repository: Repository,
+        digest: Digest,
+    ) -> Result<Response<Body>, Fault> {
+        if digest == *empty_layer::digest() {
+            return Ok(empty_layer_answer(&exchange.head.headers));
+        }
+        let path = format!("/v2/{repository}/blobs/{digest}");
+        let mut answer = self.pass(exchange, &path).await?;
+        if answer.status() == StatusCode::OK && !answer.headers().contains_key(CONTENT_LENGTH) {
+            let length = match self.sizes.0.get(&digest) {
+                Some(size) => Some(size),
+                None => self.declared_length(exchange, &path).await,
+            };
+            if let Some(length) = length {
+                answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+        }
+        Ok(answer.map(Body::streamed))
+    }
+
+    /// The length that the head of the upstream's answer declares, asked by HEAD; where the question itself was a HEAD,
+    /// by a GET whose body is not read.
+    async fn declared_length(&self, exchange: &Exchange, path: &str) -> Option<u64> {
+        let method = if exchange.head.method == Method::HEAD { Method::GET } else { Method::HEAD };
+        let request =
+            ForwardRequest { method, path: path.to_owned(), query: None, headers: HeaderMap::new(), body: None };
+        let answer = self.upstream.forward(&exchange.caller, request).await.ok()?;
+        answer.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
+    /// Anything else under `/v2/` that only reads: tags, referrers, the catalogue, the state of an upload.
+    pub(super) async fn forward(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
+        let path = exchange.head.uri.path().to_owned();
+        self.pass(exchange, &path).await.map(|answer| answer.map(Body::streamed))
+    }
+
+    /// Sends the request on and relays the answer: its status, its end-to-end headers and its body, but for what would
+    /// mislead this gateway's clients.
+    pub(super) async fn pass(&self, exchange: &mut Exchange, path: &str) -> Result<Response<StreamedBody>, Fault> {
+        let mut headers = headers::end_to_end_request(&exchange.head.headers);
+        drop_malformed_range(&mut headers);
+        headers.remove(CONTENT_LENGTH);
+        if exchange.body.is_some()
+            && let Some(length) = exchange.head.headers.get(CONTENT_LENGTH)
+        {
+            headers.insert(CONTENT_LENGTH, length.clone());
+        }
+        let request = ForwardRequest {
+            method: exchange.head.method.clone(),
+            path: path.to_owned(),
+            query: exchange.head.uri.query().map(str::to_owned),
+            headers,
+            body: exchange.body.take(),
+        };
+        let answer = self.upstream.forward(&exchange.caller, request).await?;
+        if answer.status().is_client_error() || answer.status().is_server_error() {
+            return Err(self.upstream.refused(answer).await.into());
+        }
+        let (mut head, body) = answer.into_parts();
+        head.headers = headers::end_to_end(&head.headers);
+        head.headers.remove("set-cookie");
+        if head.status.is_redirection() {
+            self.redirected(&mut head)?;
+        }
+        if let Some(link) = head.headers.get(LINK) {
+            let rewritten = self.link_at_the_gateway(link);
+            head.headers.remove(LINK);
+            head.headers.extend(rewritten.map(|link| (LINK, link)));
+        }
+        let mut response = Response::new(body);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        Ok(response)
+    }
+
+    /// A redirect goes to the client, which follows it without the gateway. Go before 1.8 (Docker up to 1.12) does not
+    /// know 308, and a relative target is the upstream's, not the gateway's.
+    fn redirected(&self, head: &mut http::response::Parts) -> Result<(), Fault> {
+        if head.status == StatusCode::PERMANENT_REDIRECT {
+            head.status = StatusCode::TEMPORARY_REDIRECT;
+        }
+        let Some(location) = head.headers.get(LOCATION) else { return Ok(()) };
+        let refuse = || Failure::RedirectRefused { reason: "its Location is not an http or https URL".to_owned() };
+        let target = location.to_str().ok().and_then(|location| self.upstream.url().join(location).ok());
+        let target = target.filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(refuse)?;
+        let location = HeaderValue::from_str(target.as_str()).map_err(|_| refuse())?;
+        head.headers.insert(LOCATION, location);
+        Ok(())
+    }
+
+    /// `Link` of a page of tags: an absolute URL at the upstream becomes a path, which holds at the gateway too. One
+    /// that leads elsewhere is left out.
+    fn link_at_the_gateway(&self, link: &HeaderValue) -> Option<HeaderValue> {
+        let text = link.to_str().ok()?;
+        let (target, parameters) = text.strip_prefix('<')?.split_once('>')?;
+        let url = self.upstream.url().join(target).ok()?;
+        if url.origin() != self.upstream.url().origin() {
+            return None;
+        }
+        let path = self.path_at_the_gateway(&url);
+        HeaderValue::from_str(&format!("<{path}>{parameters}")).ok()
+    }
+
+    /// Path and query of a URL of the upstream as they are at the gateway: without the upstream's own path prefix.
+    pub(super) fn path_at_the_gateway(&self, url: &url::Url) -> String {
+        let prefix = self.upstream.url().path().trim_end_matches('/');
+        let path = url.path().strip_prefix(prefix).unwrap_or(url.path());
+        url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+    }
+}
+
+/// Docker 1.9 asks for `Range: 1-` when it resumes. An unparsable Range counts as none (RFC 9110, section 14.2), but
+/// registries answer it with 416.
+fn drop_malformed_range(headers: &mut HeaderMap) {
+    let is_range = |part: &str| match part.trim().split_once('-') {
+        Some((first, last)) => {
+            let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+            digits(first) && digits(last) && !(first.is_empty() && last.is_empty())
+        }
+        None => false,
+    };
+    let is_well_formed = |value: &HeaderValue| {
+        let ranges = value.to_str().ok().and_then(|text| text.strip_prefix("bytes="));
+        ranges.is_some_and(|ranges| ranges.split(',').all(is_range))
+    };
+    if headers.get(RANGE).is_some_and(|value| !is_well_formed(value)) {
+        headers.remove(RANGE);
+        headers.remove(IF_RANGE);
+    }
+}
+
+/// The empty layer that every schema 1 of an image with empty steps names, in every repository, without asking
+/// upstream: it has 32 bytes that everybody knows, and the upstream never had it.
+fn empty_layer_answer(request: &HeaderMap) -> Response<Body> {
+    let whole = empty_layer::BYTES.as_slice();
+    let mut request = request.clone();
+    drop_malformed_range(&mut request);
+    let range = request.get(RANGE).and_then(|value| single_range(value.to_str().ok()?, whole.len()));
+    let (status, part) = match range {
+        None => (StatusCode::OK, Some(0..whole.len())),
+        Some(Ok(range)) => (StatusCode::PARTIAL_CONTENT, Some(range)),
+        Some(Err(Unsatisfiable)) => (StatusCode::RANGE_NOT_SATISFIABLE, None),
+    };
+    let bytes = part.clone().and_then(|part| whole.get(part)).unwrap_or_default();
+    let mut response = Response::new(Body::whole(bytes::Bytes::from_static(bytes)));
+    *response.status_mut() = status;
+    let content_range = match (&part, status) {
+        (Some(part), StatusCode::PARTIAL_CONTENT) => {
+            Some(format!("bytes {}-{}/{}", part.start, part.end - 1, whole.len()))
+        }
+        (None, _) => Some(format!("bytes */{}", whole.len())),
+        _ => None,
+    };
+    let digest = empty_layer::digest();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    let texts = [
+        (DOCKER_CONTENT_DIGEST, Some(digest.to_string())),
+        (ETAG, Some(format!("\"{digest}\""))),
+        (CONTENT_RANGE, content_range),
+    ];
+    for (name, text) in texts {
+        headers.extend(text.and_then(|text| HeaderValue::from_str(&text).ok()).map(|value| (name, value)));
+    }
+    response
+}
+
+struct Unsatisfiable;
+
+/// The one range that is asked for; several are answered with the whole, as RFC 9110 lets a server do.
+fn single_range(value: &str, length: usize) -> Option<Result<std::ops::Range<usize>, Unsatisfiable>> {
+    let (first, last) = value.strip_prefix("bytes=")?.split_once('-')?;
+    let number = |text: &str| text.trim().parse::<usize>().ok();
+    let range = match (first.trim(), last.trim()) {
+        (_, last) if last.contains(',') => return None,
+        ("", suffix) => length.saturating_sub(number(suffix)?)..length,
+        (first, "") => number(first)?..length,
+        (first, last) => number(first)?..number(last)?.saturating_add(1).min(length),
+    };
+    Some(if range.start < range.end { Ok(range) } else { Err(Unsatisfiable) })
+}

@@ -1,0 +1,290 @@
+//! A manifest asked for by tag: resolve, read, choose, and derive where the client does not read what is stored.
+
+use std::sync::Arc;
+
+use http::Response;
+
+use crate::image::digest::Digest;
+use crate::image::manifest::{Content, Manifest};
+use crate::image::media_type::Format;
+use crate::image::reference::{Reference, Repository, Tag};
+use crate::negotiate::choose::{objection, otherwise};
+use crate::negotiate::{Candidate, Choice, Refusal, Scope, Stored, Why, choose, platform};
+use crate::store::memory::Kept;
+use crate::translate;
+use crate::upstream::Failure;
+
+use super::Gateway;
+use super::body::Body;
+use super::derive::{Freshness, Obstacle, Order};
+use super::exchange::Exchange;
+use super::fault::Fault;
+use super::respond::{Addressed, Document, Origin};
+
+/// Docker came back by digest from this version on; older engines read the answer by tag and never ask for it again.
+const FIRST_DOCKER_THAT_PULLS_BY_DIGEST: (u32, u32) = (1, 10);
+
+/// A stored document that a tag names at this moment.
+struct Tagged {
+    repository: Repository,
+    tag: Tag,
+    stored: Arc<Manifest>,
+    /// The digest that the upstream knows it by.
+    digest: Digest,
+}
+
+impl Gateway {
+    pub(super) async fn manifest(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        repository: Repository,
+        reference: Reference,
+    ) -> Result<Response<Body>, Fault> {
+        exchange.check_host()?;
+        match reference {
+            Reference::Tag(tag) => self.by_tag(exchange, repository, tag).await,
+            Reference::Digest(digest) => self.by_digest(exchange, repository, digest).await,
+        }
+    }
+
+    async fn by_tag(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        repository: Repository,
+        tag: Tag,
+    ) -> Result<Response<Body>, Fault> {
+        let reference = Reference::Tag(tag.clone());
+        let resolved = self.resolve(&exchange.caller, &repository, &reference).await.map_err(too_large_is_malformed)?;
+        let stored = match &resolved.bytes {
+            Some(bytes) => {
+                let stored = self.parse_stored(bytes.clone())?;
+                self.memory.remember_stored(resolved.digest.clone(), Arc::clone(&stored)).await;
+                stored
+            }
+            None => self.stored(&exchange.caller, &repository, &resolved.digest).await?,
+        };
+        exchange.record.outcome.stored = Some(stored.format().word());
+        exchange.record.outcome.source = Some(resolved.digest.to_string());
+        let tagged = Tagged { repository, tag, stored, digest: resolved.digest.clone() };
+        let facts = Stored::of(&tagged.stored);
+        match choose(&facts, &exchange.client) {
+            Choice::AsStored { why } => self.as_stored(exchange, &tagged, why).await,
+            Choice::Derive { candidates, why } => {
+                let cooked = candidates
+                    .into_iter()
+                    .filter(|candidate| has_cell(&facts, candidate, exchange))
+                    .collect::<Vec<_>>();
+                if cooked.is_empty() {
+                    return match otherwise(&facts, &exchange.client) {
+                        Choice::AsStored { why } => self.as_stored(exchange, &tagged, why).await,
+                        Choice::Refuse(refusal) => Err(Fault::Unacceptable(refusal.to_string())),
+                        Choice::Derive { .. } => Err(Fault::Internal),
+                    };
+                }
+                exchange.record.outcome.why = Some(why.as_str());
+                self.first_of(exchange, &tagged, &cooked).await
+            }
+            Choice::Refuse(refusal) => Err(Fault::Unacceptable(refusal.to_string())),
+        }
+    }
+
+    /// The stored bytes. A schema 1 without signatures gets one, because every client that reads it wants the block; its
+    /// payload, and so its digest, stay the same.
+    async fn as_stored(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        tagged: &Tagged,
+        why: Why,
+    ) -> Result<Response<Body>, Fault> {
+        exchange.record.outcome.why = Some(why.as_str());
+        self.answer_stored(exchange, &tagged.stored, &tagged.digest, Addressed::ByTag).await
+    }
+
+    pub(super) async fn answer_stored(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        stored: &Manifest,
+        digest: &Digest,
+        addressed: Addressed,
+    ) -> Result<Response<Body>, Fault> {
+        let bytes = match stored.content() {
+            Content::Schema1(schema1) if !schema1.is_signed() => {
+                let key = self.signing_key().await?;
+                translate::signed(stored, &key)
+            }
+            _ => stored.bytes().clone(),
+        };
+        exchange.record.outcome.served = Some(stored.format().word());
+        exchange.record.outcome.digest = Some(digest.to_string());
+        let document = Document { bytes, media_type: stored.media_type(), digest, origin: None };
+        Ok(document.answer(addressed, &exchange.head.headers))
+    }
+
+    /// The first candidate that can be made. Where none can, the reason of the first: it is the nearest.
+    async fn first_of(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        tagged: &Tagged,
+        candidates: &[Candidate],
+    ) -> Result<Response<Body>, Fault> {
+        let mut first_reason = None;
+        for candidate in candidates {
+            let tried = match candidate.scope {
+                Scope::Whole => self.whole(exchange, tagged, candidate.target).await,
+                Scope::PlatformChild => self.platform_child(exchange, tagged, candidate.target).await,
+            };
+            match tried {
+                Err(Attempt::Refused(words)) => first_reason = first_reason.or(Some(words)),
+                Err(Attempt::Failed(fault)) => return Err(fault),
+                Ok(response) => return Ok(response),
+            }
+        }
+        Err(Fault::Unacceptable(first_reason.unwrap_or_default()))
+    }
+
+    async fn whole(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        tagged: &Tagged,
+        target: Format,
+    ) -> Result<Response<Body>, Attempt> {
+        let from = Stored::of(&tagged.stored).counts_as(&exchange.client);
+        let order = order_for(exchange, tagged, Arc::clone(&tagged.stored), tagged.digest.clone(), from, target);
+        self.derived(exchange, order, tagged.stored.format()).await
+    }
+
+    /// One platform's image out of a list or index, translated where the client does not read it as it is.
+    async fn platform_child(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        tagged: &Tagged,
+        target: Format,
+    ) -> Result<Response<Body>, Attempt> {
+        let Content::Index(index) = tagged.stored.content() else {
+            return Err(Attempt::Failed(Fault::Internal));
+        };
+        let stored_format = tagged.stored.format();
+        let ranked = platform::rank(&index.manifests, exchange.client.platform()).map_err(|none| {
+            Attempt::Refused(Refusal::no_platform(stored_format, &exchange.client, none).to_string())
+        })?;
+        let mut first_reason = None;
+        for entry in ranked {
+            let child = match self.stored(&exchange.caller, &tagged.repository, &entry.digest).await {
+                Ok(child) => child,
+                Err(Obstacle::Upstream(failure)) if failure.is_not_found() => {
+                    first_reason.get_or_insert(format!("the registry does not have its entry {}", entry.digest));
+                    continue;
+                }
+                Err(obstacle) => return Err(attempt(obstacle, stored_format, exchange)),
+            };
+            match self.child(exchange, tagged, &child, &entry.digest, target).await {
+                Err(Attempt::Refused(words)) => first_reason = first_reason.or(Some(words)),
+                other => return other,
+            }
+        }
+        let words = first_reason.unwrap_or_else(|| "none of its entries is an image".to_owned());
+        Err(Attempt::Refused(words))
+    }
+
+    async fn child(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        tagged: &Tagged,
+        child: &Arc<Manifest>,
+        digest: &Digest,
+        target: Format,
+    ) -> Result<Response<Body>, Attempt> {
+        let facts = Stored::of(child);
+        let from = facts.counts_as(&exchange.client);
+        if from != target {
+            let order = order_for(exchange, tagged, Arc::clone(child), digest.clone(), from, target);
+            return self.derived(exchange, order, tagged.stored.format()).await;
+        }
+        if let Some(refusal) = objection(&facts, &exchange.client) {
+            return Err(Attempt::Refused(refusal.to_string()));
+        }
+        self.answer_stored(exchange, child, digest, Addressed::ByTag).await.map_err(Attempt::Failed)
+    }
+
+    async fn derived(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        order: Order,
+        stored: Format,
+    ) -> Result<Response<Body>, Attempt> {
+        let kept = match self.derive(order).await {
+            Ok((kept, freshness)) => {
+                exchange.record.outcome.cache = Some(if freshness == Freshness::Remembered { "hit" } else { "miss" });
+                kept
+            }
+            Err(Obstacle::Unkept { kept, failure }) if never_asks_by_digest(exchange) => {
+                tracing::warn!(error = %failure, digest = %kept.derived.digest, "a derived document could not be kept");
+                kept
+            }
+            Err(obstacle) => return Err(attempt(obstacle, stored, exchange)),
+        };
+        Ok(answer_derived(exchange, &kept))
+    }
+}
+
+/// Why a candidate did not become the answer.
+enum Attempt {
+    /// It cannot be made of this image; the next one may.
+    Refused(String),
+    /// Nothing else will do better.
+    Failed(Fault),
+}
+
+fn attempt(obstacle: Obstacle, stored: Format, exchange: &Exchange) -> Attempt {
+    match obstacle {
+        Obstacle::Untranslatable(reason) => {
+            Attempt::Refused(Refusal::untranslatable(stored, &exchange.client, reason).to_string())
+        }
+        obstacle => Attempt::Failed(obstacle.into()),
+    }
+}
+
+fn order_for(
+    exchange: &Exchange,
+    tagged: &Tagged,
+    stored: Arc<Manifest>,
+    source: Digest,
+    from: Format,
+    target: Format,
+) -> Order {
+    let (caller, repository, tag) = (exchange.caller.clone(), tagged.repository.clone(), tagged.tag.clone());
+    Order { caller, repository, tag, stored, source, from, target }
+}
+
+fn answer_derived(exchange: &mut Exchange, kept: &Kept) -> Response<Body> {
+    let Kept { derived, recipe } = kept;
+    exchange.record.outcome.served = Some(derived.format.word());
+    exchange.record.outcome.digest = Some(derived.digest.to_string());
+    let origin = Origin { source: recipe.source.clone(), from: recipe.source_format, to: derived.format };
+    let media_type = derived.format.media_type();
+    let document = Document { bytes: derived.bytes.clone(), media_type, digest: &derived.digest, origin: Some(origin) };
+    document.answer(Addressed::ByTag, &exchange.head.headers)
+}
+
+/// There is a cell for this candidate; of one platform's child only the child itself will tell.
+fn has_cell(facts: &Stored, candidate: &Candidate, exchange: &Exchange) -> bool {
+    candidate.scope == Scope::PlatformChild
+        || translate::cell(facts.counts_as(&exchange.client), candidate.target).is_some()
+}
+
+fn never_asks_by_digest(exchange: &Exchange) -> bool {
+    exchange
+        .client
+        .docker_version()
+        .is_some_and(|version| (version.major, version.minor) < FIRST_DOCKER_THAT_PULLS_BY_DIGEST)
+}
+
+/// A document that is too large to be read is as unusable as one that cannot be parsed.
+fn too_large_is_malformed(failure: Failure) -> Fault {
+    match failure {
+        Failure::TooLarge { bytes_max, .. } => {
+            Fault::Malformed(format!("is larger than the limit of {bytes_max} bytes"))
+        }
+        failure => Fault::Upstream(failure),
+    }
+}

@@ -1,0 +1,314 @@
+//! Reading stored documents and making derived ones: each once, however many ask.
+//!
+//! Shared work runs on a task of its own. A client that leaves does not stop it for the others, and what was paid for
+//! fills the memory. What it brings depends on content alone, so it may be shared between callers; that each of them may
+//! see the source was asked before. Only a refusal is personal: who shared somebody else's asks once again for himself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+
+use crate::image::digest::Digest;
+use crate::image::manifest::{CONFIG_BYTES_MAX, Content, Manifest};
+use crate::image::media_type::Format;
+use crate::image::reference::{Repository, Tag};
+use crate::store::memory::{Dish, Handed, Kept};
+use crate::store::{Recipe, StoreFailure};
+use crate::translate::sign::SigningKey;
+use crate::translate::{self, Derived, EDITION, Source};
+use crate::upstream::{Caller, Failure, verified};
+
+use super::fault::Fault;
+use super::{Gateway, random_bytes};
+
+/// Why a document cannot be read or made. Shared between all who wait for it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Obstacle {
+    #[error(transparent)]
+    Upstream(#[from] Failure),
+    #[error("the stored document {0}")]
+    Malformed(String),
+    #[error("{0}")]
+    Untranslatable(String),
+    /// It was made, and cannot be kept.
+    #[error("{failure}")]
+    Unkept { kept: Arc<Kept>, failure: StoreFailure },
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
+    #[error("{0}")]
+    SigningKey(String),
+    #[error("a task of the gateway ended without an answer")]
+    Internal,
+}
+
+impl From<Obstacle> for Fault {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::Upstream(failure) => Self::Upstream(failure),
+            Obstacle::Malformed(words) => Self::Malformed(words),
+            Obstacle::Untranslatable(words) => Self::Unacceptable(words),
+            Obstacle::Unkept { failure, .. } | Obstacle::Store(failure) => Self::Store(failure),
+            Obstacle::SigningKey(words) => Self::SigningKey(words),
+            Obstacle::Internal => Self::Internal,
+        }
+    }
+}
+
+/// What is to be derived, for whom.
+#[derive(Clone)]
+pub(super) struct Order {
+    pub(super) caller: Caller,
+    pub(super) repository: Repository,
+    pub(super) tag: Tag,
+    pub(super) stored: Arc<Manifest>,
+    /// The digest that the upstream knows the stored document by.
+    pub(super) source: Digest,
+    /// The row of the table that the translation starts from.
+    pub(super) from: Format,
+    pub(super) target: Format,
+}
+
+impl Order {
+    fn dish(&self) -> Dish {
+        // Only schema 1 says its tag; any other document is the same under every tag.
+        let tag = (self.target == Format::Schema1).then(|| self.tag.clone());
+        Dish { repository: self.repository.clone(), tag, source: self.source.clone(), target: self.target }
+    }
+}
+
+/// Where a derived document came from this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freshness {
+    Remembered,
+    Cooked,
+}
+
+impl Gateway {
+    /// The stored document with this digest, parsed. The caller must have been let see it.
+    pub(super) async fn stored(
+        self: &Arc<Self>,
+        caller: &Caller,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Arc<Manifest>, Obstacle> {
+        if let Some(manifest) = self.memory.stored(digest).await {
+            return Ok(manifest);
+        }
+        let read = |gateway: Arc<Self>, caller: Caller| {
+            let (repository, digest) = (repository.clone(), digest.clone());
+            async move { gateway.read_stored(&caller, &repository, &digest).await }
+        };
+        let shared = {
+            let (gateway, digest, read) = (Arc::clone(self), digest.clone(), read(Arc::clone(self), caller.clone()));
+            move |led: Arc<AtomicBool>| async move { gateway.memory.stored_or(digest, led_by(led, read)).await }
+        };
+        match share(shared).await {
+            Shared::Done(manifest) => Ok(manifest),
+            Shared::Refused(obstacle) => Err(obstacle),
+            Shared::SomebodyElsesRefusal => read(Arc::clone(self), caller.clone()).await,
+        }
+    }
+
+    async fn read_stored(
+        &self,
+        caller: &Caller,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Arc<Manifest>, Obstacle> {
+        let bytes =
+            self.upstream.fetch_manifest(caller, repository, digest).await.map_err(|failure| match failure {
+                Failure::TooLarge { bytes_max, .. } => {
+                    Obstacle::Malformed(format!("is larger than the limit of {bytes_max} bytes"))
+                }
+                failure => Obstacle::Upstream(failure),
+            })?;
+        self.parse_stored(bytes)
+    }
+
+    /// Parses a stored document whose bytes were checked against their digest, and learns the sizes that it names.
+    pub(super) fn parse_stored(&self, bytes: Bytes) -> Result<Arc<Manifest>, Obstacle> {
+        let manifest = Manifest::parse(bytes).map_err(|malformed| Obstacle::Malformed(malformed.to_string()))?;
+        self.sizes.learn(&manifest);
+        Ok(Arc::new(manifest))
+    }
+
+    /// The derived document that this order asks for, kept in the store before anybody sees its digest.
+    pub(super) async fn derive(self: &Arc<Self>, order: Order) -> Result<(Arc<Kept>, Freshness), Obstacle> {
+        let dish = order.dish();
+        if let Some(kept) = self.memory.derived(&dish).await {
+            return Ok((kept, Freshness::Remembered));
+        }
+        let shared = {
+            let (gateway, order) = (Arc::clone(self), order.clone());
+            move |led: Arc<AtomicBool>| async move {
+                let cook = gateway.cook_and_keep(order);
+                gateway.memory.derived_or(dish, led_by(led, cook)).await
+            }
+        };
+        match share(shared).await {
+            Shared::Done(kept) => Ok((kept, Freshness::Cooked)),
+            Shared::Refused(obstacle) => Err(obstacle),
+            Shared::SomebodyElsesRefusal => Ok((self.cook_and_keep(order).await?, Freshness::Cooked)),
+        }
+    }
+
+    async fn cook_and_keep(&self, order: Order) -> Result<Arc<Kept>, Obstacle> {
+        let (derived, recipe) = self.cook(order).await?;
+        let scope = recipe.scope();
+        match self.store.keep(&recipe, derived.bytes.clone()).await {
+            Ok(first) => {
+                verified(&derived.digest, &first)?;
+                let derived = Derived { bytes: first, ..derived };
+                let known = self.memory.handed(&scope, &derived.digest).await;
+                let others =
+                    known.iter().flat_map(|handed| &handed.recipes).filter(|other| other.source != recipe.source);
+                let recipes = std::iter::once(&recipe).chain(others).cloned().collect();
+                self.memory.remember_handed(scope, Handed { derived: derived.clone(), recipes }).await;
+                Ok(Arc::new(Kept { derived, recipe }))
+            }
+            Err(failure) => Err(Obstacle::Unkept { kept: Arc::new(Kept { derived, recipe }), failure }),
+        }
+    }
+
+    /// Translates, without keeping.
+    async fn cook(&self, order: Order) -> Result<(Derived, Recipe), Obstacle> {
+        let cell = translate::cell(order.from, order.target).ok_or_else(|| {
+            Obstacle::Untranslatable(format!("there is no translation from {} to {}", order.from, order.target))
+        })?;
+        let config = self.config(&order).await?;
+        let key = self.signing_key().await?;
+        let recipe = |derived: &Derived| Recipe {
+            edition: EDITION,
+            upstream: self.options.upstream_name.clone(),
+            repository: order.repository.clone(),
+            tag: order.dish().tag,
+            source: order.source.clone(),
+            source_format: order.stored.format(),
+            config: config.as_ref().map(|(digest, _)| digest.clone()),
+            target: order.target,
+            derived: derived.digest.clone(),
+            signing_key: (order.target == Format::Schema1).then(|| key.key_id().to_owned()),
+        };
+        // Up to 8 MiB of JSON are hashed and written: not on a thread that others wait for.
+        let work = {
+            let (order, key, config) = (order.clone(), Arc::clone(&key), config.clone());
+            move || {
+                cell(&Source {
+                    manifest: &order.stored,
+                    config: config.as_ref().map(|(_, bytes)| bytes.as_ref()),
+                    repository: &order.repository,
+                    tag: &order.tag,
+                    signing_key: &key,
+                })
+            }
+        };
+        let derived = tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| Obstacle::Internal)?
+            .map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?;
+        let recipe = recipe(&derived);
+        Ok((derived, recipe))
+    }
+
+    /// The config that the cell reads, where it reads one.
+    async fn config(&self, order: &Order) -> Result<Option<(Digest, Bytes)>, Obstacle> {
+        let Content::Image(image) = order.stored.content() else { return Ok(None) };
+        if !translate::config_needed(&order.stored, order.target) {
+            return Ok(None);
+        }
+        let config = &image.config;
+        let fetched =
+            self.upstream.fetch_blob(&order.caller, &order.repository, &config.digest, CONFIG_BYTES_MAX).await;
+        let bytes = fetched.map_err(|failure| match failure {
+            Failure::TooLarge { bytes_max, .. } => {
+                Obstacle::Untranslatable(format!("its config is larger than the limit of {bytes_max} bytes"))
+            }
+            failure if failure.is_not_found() => {
+                Obstacle::Untranslatable(format!("the registry does not have its config {}", config.digest))
+            }
+            failure => Obstacle::Upstream(failure),
+        })?;
+        if bytes.len() as u64 != config.size {
+            let (said, found) = (config.size, bytes.len());
+            return Err(Obstacle::Malformed(format!("says that its config has {said} bytes, and it has {found}")));
+        }
+        Ok(Some((config.digest.clone(), bytes)))
+    }
+
+    /// A derived document made again by its recipe, if that gives the digest that was handed out.
+    pub(super) async fn cook_again(
+        self: &Arc<Self>,
+        caller: &Caller,
+        recipe: &Recipe,
+    ) -> Result<Option<Derived>, Obstacle> {
+        if recipe.edition != EDITION {
+            return Ok(None);
+        }
+        let stored = self.stored(caller, &recipe.repository, &recipe.source).await?;
+        // A document that does not say its tag is the same under any.
+        let Some(tag) = recipe.tag.clone().or_else(|| "latest".parse().ok()) else { return Ok(None) };
+        let from = if recipe.target == stored.format() { stored.counts_as() } else { stored.format() };
+        let order = Order {
+            caller: caller.clone(),
+            repository: recipe.repository.clone(),
+            tag,
+            stored,
+            source: recipe.source.clone(),
+            from,
+            target: recipe.target,
+        };
+        let (derived, again) = self.cook(order).await?;
+        if derived.digest != recipe.derived {
+            return Ok(None);
+        }
+        // Best effort: whoever is served now has the bytes, and the next one makes them again.
+        let first = self.store.keep(&again, derived.bytes.clone()).await.unwrap_or_else(|_| derived.bytes.clone());
+        Ok(Some(Derived { bytes: first, ..derived }))
+    }
+
+    /// The key that signs schema 1: the operator's, or the one that is shared through the store. Never one that only this
+    /// process knows, where the store outlives it.
+    pub(super) async fn signing_key(&self) -> Result<Arc<SigningKey>, Obstacle> {
+        let from_store = || async {
+            let unusable = |error: &dyn std::fmt::Display| Obstacle::SigningKey(error.to_string());
+            let entropy = random_bytes().map_err(|error| unusable(&error))?;
+            let candidate = SigningKey::generate(entropy).map_err(|error| unusable(&error))?;
+            let shared = self.store.signing_key(&candidate.to_pem()).await?;
+            SigningKey::from_pem(&shared).map(Arc::new).map_err(|error| unusable(&error))
+        };
+        self.signing_key.get_or_try_init(from_store).await.cloned()
+    }
+}
+
+enum Shared<Value> {
+    Done(Value),
+    Refused(Obstacle),
+    SomebodyElsesRefusal,
+}
+
+/// Runs shared work on a task that no client can cancel, and tells one's own refusal from another's.
+async fn share<Value, Work, Running>(work: Work) -> Shared<Value>
+where
+    Value: Send + 'static,
+    Work: FnOnce(Arc<AtomicBool>) -> Running,
+    Running: Future<Output = Result<Value, Arc<Obstacle>>> + Send + 'static,
+{
+    let led = Arc::new(AtomicBool::new(false));
+    let refused = match tokio::spawn(work(Arc::clone(&led))).await {
+        Ok(Ok(value)) => return Shared::Done(value),
+        Ok(Err(obstacle)) => obstacle,
+        Err(_) => return Shared::Refused(Obstacle::Internal),
+    };
+    match &*refused {
+        Obstacle::Upstream(failure) if failure.is_about_the_caller() && !led.load(Ordering::Acquire) => {
+            Shared::SomebodyElsesRefusal
+        }
+        obstacle => Shared::Refused(obstacle.clone()),
+    }
+}
+
+async fn led_by<Output>(led: Arc<AtomicBool>, work: impl Future<Output = Output>) -> Output {
+    led.store(true, Ordering::Release);
+    work.await
+}

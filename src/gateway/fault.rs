@@ -1,0 +1,232 @@
+//! Every fault, and the one place where it becomes a status and words.
+
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, RETRY_AFTER,
+    VARY,
+};
+use http::{Response, StatusCode};
+
+use crate::image::digest::InvalidDigest;
+use crate::image::reference::InvalidReference;
+use crate::store::StoreFailure;
+use crate::upstream::{DOCKER_CONTENT_DIGEST, Failure, Refusal, headers};
+
+use super::body::Body;
+
+/// How long a client is asked to wait when the gateway's own store cannot answer, in seconds.
+const STORE_RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The upstream refused, or could not be used.
+    #[error(transparent)]
+    Upstream(#[from] Failure),
+    /// Nothing that is stored can be given to this client. The text is for a person.
+    #[error("{0}")]
+    Unacceptable(String),
+    /// The stored document contradicts itself.
+    #[error("the stored document {0}")]
+    Malformed(String),
+    /// The store cannot answer, and without it the answer could be wrong.
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
+    /// The signing key of schema 1 is not usable.
+    #[error("the schema 1 signing key in the store is not usable: {0}")]
+    SigningKey(String),
+    /// The method is not one for this path.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// The repository name, or the path around it, is outside the grammar.
+    #[error("{0}")]
+    NameInvalid(String),
+    /// What follows `/manifests/` is neither a tag nor a digest.
+    #[error(transparent)]
+    ReferenceInvalid(InvalidReference),
+    /// What follows `/blobs/` is not a digest.
+    #[error(transparent)]
+    DigestInvalid(InvalidDigest),
+    /// A header is outside its grammar.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The body is larger than the gateway reads.
+    #[error("the body is larger than the limit of {0} bytes")]
+    BodyTooLarge(usize),
+    /// A path that is nobody's.
+    #[error("there is nothing under this path; a registry's endpoints are under /v2/")]
+    NotFound,
+    /// The words of an earlier refusal, for an engine that shows no others.
+    #[error("{0}")]
+    LegacyRefusal(String),
+    /// Derived bytes are gone from the store and cannot be made again, because another edition made them.
+    #[error("the bytes of this derived digest are no longer in the store; pull the tag again")]
+    Lost,
+    /// A task of the gateway ended without an answer.
+    #[error("the gateway failed while it worked on this request")]
+    Internal,
+}
+
+impl Fault {
+    /// The fault is the upstream's or the gateway's, not the client's: an operator wants to see it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.status().is_server_error()
+    }
+
+    /// The status that a client gets.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Upstream(failure) => match failure {
+                Failure::Refused(refusal) => refusal.status,
+                Failure::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
+                Failure::UnforwardableQuery => StatusCode::BAD_REQUEST,
+                Failure::Unreachable { .. }
+                | Failure::WrongBytes { .. }
+                | Failure::TooLarge { .. }
+                | Failure::RedirectRefused { .. }
+                | Failure::RealmRefused { .. } => StatusCode::BAD_GATEWAY,
+            },
+            Self::Unacceptable(_) | Self::Malformed(_) | Self::LegacyRefusal(_) => StatusCode::NOT_ACCEPTABLE,
+            Self::Store(_) | Self::SigningKey(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NameInvalid(_) | Self::ReferenceInvalid(_) | Self::DigestInvalid(_) | Self::BadRequest(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotFound | Self::Lost => StatusCode::NOT_FOUND,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The code of the errors JSON (OCI distribution-spec, section "Error codes"). `UNSUPPORTED` for whatever cannot be
+    /// translated: Docker 1.8 to 17 show its text and hide that of `MANIFEST_UNKNOWN`.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unacceptable(_) | Self::Malformed(_) | Self::LegacyRefusal(_) | Self::NotAllowed(_) => "UNSUPPORTED",
+            Self::NameInvalid(_) => "NAME_INVALID",
+            Self::ReferenceInvalid(InvalidReference::Tag(_)) => "TAG_INVALID",
+            Self::ReferenceInvalid(InvalidReference::Digest(_)) | Self::DigestInvalid(_) => "DIGEST_INVALID",
+            Self::BodyTooLarge(_) => "SIZE_INVALID",
+            Self::BadRequest(_)
+            | Self::NotFound
+            | Self::Lost
+            | Self::Upstream(_)
+            | Self::Store(_)
+            | Self::SigningKey(_)
+            | Self::Internal => code_of(self.status()),
+        }
+    }
+
+    /// The answer. `upstream` is the upstream's host and port, for the words.
+    pub(super) fn into_response(self, upstream: &str) -> Response<Body> {
+        match self {
+            Self::Upstream(Failure::Refused(refusal)) => relayed(*refusal, upstream),
+            Self::LegacyRefusal(words) => legacy(words),
+            fault => fault.into_own_response(),
+        }
+    }
+
+    fn into_own_response(self) -> Response<Body> {
+        let mut response = errors_json(self.status(), self.code(), &self.to_string());
+        let headers = response.headers_mut();
+        match self {
+            Self::Store(_) | Self::SigningKey(_) => {
+                headers.insert(RETRY_AFTER, STORE_RETRY_AFTER);
+            }
+            Self::NotAllowed(_) => {
+                headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            }
+            Self::Unacceptable(_) | Self::Malformed(_) => {
+                headers.insert(VARY, HeaderValue::from_static("Accept, User-Agent"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// The code for a status that the upstream, or nobody, explained.
+fn code_of(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "UNAUTHORIZED",
+        403 => "DENIED",
+        404 => "MANIFEST_UNKNOWN",
+        405 | 406 => "UNSUPPORTED",
+        429 => "TOOMANYREQUESTS",
+        502..=504 => "UNAVAILABLE",
+        _ => "UNKNOWN",
+    }
+}
+
+/// The upstream's refusal: its status and headers, and its body where that is an errors JSON with at least one entry.
+/// Docker up to 1.9 panics on an empty list, and an HTML page helps nobody.
+fn relayed(refusal: Refusal, upstream: &str) -> Response<Body> {
+    let Refusal { status, headers, body } = refusal;
+    let mut response = if is_errors_json(&body) {
+        let mut response = Response::new(Body::whole(body.clone()));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        response
+    } else {
+        errors_json(status, code_of(status), &sentence(status, upstream))
+    };
+    let own = response.headers_mut();
+    for (name, value) in &refusal_headers(&headers) {
+        own.append(name, value.clone());
+    }
+    own.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    own.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What of an upstream's error answer still holds when its body is written anew.
+fn refusal_headers(upstream: &HeaderMap) -> HeaderMap {
+    let mut kept = headers::end_to_end(upstream);
+    for name in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, CACHE_CONTROL, ETAG, DOCKER_CONTENT_DIGEST] {
+        kept.remove(name);
+    }
+    kept.remove("docker-distribution-api-version");
+    kept.remove("set-cookie");
+    kept
+}
+
+fn sentence(status: StatusCode, upstream: &str) -> String {
+    match status.as_u16() {
+        401 => format!("the registry {upstream} wants a login for this; log in and try again"),
+        403 => format!("the registry {upstream} denies you this; ask its operator for access"),
+        404 => format!("the registry {upstream} has nothing under this name"),
+        429 => format!("the registry {upstream} has had too many requests from you; wait and try again"),
+        _ => format!("the registry {upstream} answered {status}"),
+    }
+}
+
+/// Replaces an error body of the upstream that is not an errors JSON. For answers that are relayed as they stream.
+pub(super) fn is_errors_json(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Errors {
+        errors: Vec<serde_json::Map<String, serde_json::Value>>,
+    }
+    serde_json::from_slice::<Errors>(body).is_ok_and(|Errors { errors }| !errors.is_empty())
+}
+
+fn errors_json(status: StatusCode, code: &str, message: &str) -> Response<Body> {
+    let json = serde_json::json!({ "errors": [{ "code": code, "message": message, "detail": null }] });
+    let mut body = json.to_string();
+    body.push('\n');
+    with_error_headers(status, "application/json", body)
+}
+
+/// Docker 1.6 and 1.7 print the body as it is, so it is plain text.
+fn legacy(words: String) -> Response<Body> {
+    with_error_headers(StatusCode::NOT_ACCEPTABLE, "text/plain; charset=utf-8", words)
+}
+
+fn with_error_headers(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
+    let length = HeaderValue::from(body.len());
+    let mut response = Response::new(Body::whole(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_LENGTH, length);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,169 @@
+//! Requests that write: refused unless the operator lets them through, and then passed on as they are.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use http::{Method, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use url::Url;
+
+use crate::image::digest::Digest;
+use crate::image::manifest::{Content, MANIFEST_BYTES_MAX, Manifest};
+use crate::image::reference::{Reference, Repository};
+use crate::store::Scope;
+use crate::translate::empty_layer;
+use crate::upstream::{Failure, ForwardRequest, StreamedBody};
+
+use super::body::Body;
+use super::exchange::Exchange;
+use super::fault::Fault;
+use super::route::Route;
+use super::{Gateway, Pushes};
+
+impl Gateway {
+    /// Answers a request that is neither GET nor HEAD.
+    pub(super) async fn push(self: &Arc<Self>, exchange: &mut Exchange, route: Route) -> Result<Response<Body>, Fault> {
+        let method = exchange.head.method.clone();
+        if self.options.pushes == Pushes::Refused {
+            return Err(Fault::NotAllowed(format!(
+                "{method} is not served: this gateway only reads; start it with --push to let pushes through"
+            )));
+        }
+        if !matches!(method, Method::PUT | Method::POST | Method::PATCH | Method::DELETE) {
+            return Err(Fault::NotAllowed(format!("{method} is not a method of a registry")));
+        }
+        match route {
+            Route::Manifest { repository, .. } if method == Method::PUT => {
+                self.put_manifest(exchange, &repository).await?;
+                self.pass_push(exchange).await
+            }
+            Route::Manifest { repository, reference: Reference::Digest(digest) } if method == Method::DELETE => {
+                self.refuse_to_delete_derived(&repository, &digest).await?;
+                self.pass_push(exchange).await
+            }
+            Route::Manifest { .. } | Route::Blob { .. } | Route::Upload | Route::Other => {
+                self.pass_push(exchange).await
+            }
+            Route::Base | Route::Token | Route::LegacyImages { .. } => {
+                Err(Fault::NotAllowed(format!("{method} has no meaning for this path")))
+            }
+        }
+    }
+
+    async fn pass_push(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
+        let path = exchange.head.uri.path().to_owned();
+        let mut answer = self.pass(exchange, &path).await?;
+        self.resolutions.forget();
+        if let Some(location) = answer.headers().get(LOCATION) {
+            let location = self.location_at_the_gateway(exchange, location)?;
+            answer.headers_mut().insert(LOCATION, location);
+        }
+        Ok(answer.map(Body::streamed))
+    }
+
+    /// Where an upload goes on: the upstream's URL as it is at the gateway, the opaque query untouched. Absolute, because
+    /// Docker up to 1.9 takes it as it is.
+    fn location_at_the_gateway(&self, exchange: &Exchange, location: &HeaderValue) -> Result<HeaderValue, Fault> {
+        let refuse = |reason: &str| Failure::RedirectRefused { reason: reason.to_owned() };
+        let text = location.to_str().map_err(|_| refuse("its Location is not a URL"))?;
+        let url = self.upstream.url().join(text).map_err(|_| refuse("its Location is not a URL"))?;
+        if url.origin() != self.upstream.url().origin() {
+            return Err(refuse("its upload goes on at another origin, where the gateway sends nobody").into());
+        }
+        let base = exchange.external_url()?;
+        let location = format!("{base}{}", self.path_at_the_gateway(&url));
+        HeaderValue::from_str(&location).map_err(|_| refuse("its Location is not a URL").into())
+    }
+
+    /// Makes sure that the upstream has what the manifest names: the client was told that the empty layer exists, and so
+    /// did not send it.
+    async fn put_manifest(self: &Arc<Self>, exchange: &mut Exchange, repository: &Repository) -> Result<(), Fault> {
+        let Some(body) = exchange.body.take() else { return Ok(()) };
+        let bytes = match Limited::new(body, MANIFEST_BYTES_MAX).collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                return Err(Fault::BodyTooLarge(MANIFEST_BYTES_MAX));
+            }
+            Err(_) => return Err(Fault::BadRequest("the body of the request broke off".to_owned())),
+        };
+        if Manifest::parse(bytes.clone()).is_ok_and(|manifest| names_empty_layer(&manifest)) {
+            self.upload_empty_layer(exchange, repository).await?;
+        }
+        exchange.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        exchange.body = Some(bytes.into());
+        Ok(())
+    }
+
+    async fn upload_empty_layer(&self, exchange: &Exchange, repository: &Repository) -> Result<(), Fault> {
+        let digest = empty_layer::digest();
+        let head = self.send(exchange, Method::HEAD, format!("/v2/{repository}/blobs/{digest}"), None, None).await?;
+        if head.status() == StatusCode::OK {
+            return Ok(());
+        }
+        let opened = self
+            .send(exchange, Method::POST, format!("/v2/{repository}/blobs/uploads/"), None, Some(Bytes::new()))
+            .await?;
+        let url = match (opened.status(), opened.headers().get(LOCATION).and_then(|value| value.to_str().ok())) {
+            (StatusCode::ACCEPTED, Some(location)) => self.upload_url(location)?,
+            _ => return Err(self.upstream.refused(opened).await.into()),
+        };
+        let query = match url.query() {
+            Some(query) => format!("{query}&digest={digest}"),
+            None => format!("digest={digest}"),
+        };
+        let path = self.path_at_the_gateway(&url);
+        let path = path.split('?').next().unwrap_or_default().to_owned();
+        let bytes = Bytes::from_static(&empty_layer::BYTES);
+        let put = self.send(exchange, Method::PUT, path, Some(query), Some(bytes)).await?;
+        if put.status() == StatusCode::CREATED { Ok(()) } else { Err(self.upstream.refused(put).await.into()) }
+    }
+
+    fn upload_url(&self, location: &str) -> Result<Url, Fault> {
+        let refuse = |reason: &str| Failure::RedirectRefused { reason: reason.to_owned() };
+        let url = self.upstream.url().join(location).map_err(|_| refuse("its Location is not a URL"))?;
+        if url.origin() == self.upstream.url().origin() {
+            Ok(url)
+        } else {
+            Err(refuse("its upload goes on at another origin, where the gateway sends nothing").into())
+        }
+    }
+
+    async fn send(
+        &self,
+        exchange: &Exchange,
+        method: Method,
+        path: String,
+        query: Option<String>,
+        body: Option<Bytes>,
+    ) -> Result<Response<StreamedBody>, Fault> {
+        let mut headers = HeaderMap::new();
+        if let Some(body) = &body {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        }
+        let request = ForwardRequest { method, path, query, headers, body: body.map(Into::into) };
+        Ok(self.upstream.forward(&exchange.caller, request).await?)
+    }
+
+    /// A derived digest is not the upstream's to delete; its source is.
+    async fn refuse_to_delete_derived(&self, repository: &Repository, digest: &Digest) -> Result<(), Fault> {
+        let scope = Scope::new(&self.options.upstream_name, repository);
+        match self.store.recipes(&scope, digest).await?.first() {
+            Some(recipe) => Err(Fault::NotAllowed(format!(
+                "{digest} is a translation made by this gateway; delete what it was made from, {}",
+                recipe.source
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn names_empty_layer(manifest: &Manifest) -> bool {
+    let empty = empty_layer::digest();
+    match manifest.content() {
+        Content::Schema1(schema1) => schema1.fs_layers.contains(empty),
+        Content::Image(image) => image.layers.iter().any(|layer| layer.digest == *empty),
+        Content::Index(_) | Content::Artifact(_) => false,
+    }
+}

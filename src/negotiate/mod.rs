@@ -1,0 +1,25 @@
+//! Floor 2, pure: who gets what.
+//!
+//! One request's `Accept` lines and `User-Agent` become a [`Client`], a few facts about the stored document become a
+//! [`Stored`], and [`choose()`] says what the client gets. All of this is for a pull by tag: bytes asked for by digest are
+//! the bytes answered, and nothing here is consulted.
+
+pub mod accept;
+pub mod choose;
+mod client;
+pub mod clients;
+mod formats;
+pub mod platform;
+#[cfg(test)]
+mod properties;
+mod refusal;
+mod stored;
+pub mod user_agent;
+
+pub use choose::{Candidate, Choice, Scope, Why, choose};
+pub use client::{Client, Policy, WithoutAccept};
+pub use formats::Formats;
+pub use platform::{NoPlatform, WantedPlatform};
+pub use refusal::Refusal;
+pub use stored::{Stored, StoredContent};
+pub use user_agent::Version;

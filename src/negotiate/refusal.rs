@@ -1,0 +1,108 @@
+//! The words for a client that nothing can be given.
+
+use std::fmt;
+
+use crate::image::media_type::Format;
+
+use super::client::Client;
+use super::formats::Formats;
+use super::platform::NoPlatform;
+
+/// Why a client gets nothing. `Display` is the text of the 406, which Docker prints as it is: what is stored, what the
+/// client reads, what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Refusal {
+    client: String,
+    stored: Format,
+    reads: Formats,
+    reason: Reason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reason {
+    Unreadable,
+    OnlyOci,
+    ZeroLayers,
+    Zstd,
+    Untranslatable(String),
+    NoPlatform(NoPlatform),
+}
+
+impl Refusal {
+    /// The client reads no form that the stored one is in or can be translated to.
+    pub(super) fn unreadable(stored: Format, client: &Client) -> Self {
+        Self::new(stored, client, Reason::Unreadable)
+    }
+
+    /// The client asks for OCI types only, and schema 1 is stored.
+    pub(super) fn only_oci(stored: Format, client: &Client) -> Self {
+        Self::new(stored, client, Reason::OnlyOci)
+    }
+
+    /// The image has no layers, which panics the client.
+    pub(super) fn zero_layers(stored: Format, client: &Client) -> Self {
+        Self::new(stored, client, Reason::ZeroLayers)
+    }
+
+    /// A layer is compressed with zstd, which the client cannot unpack.
+    pub(super) fn zstd(stored: Format, client: &Client) -> Self {
+        Self::new(stored, client, Reason::Zstd)
+    }
+
+    /// Every candidate was tried and failed; `reason` is the first one's, a clause in plain words.
+    pub fn untranslatable(stored: Format, client: &Client, reason: impl fmt::Display) -> Self {
+        Self::new(stored, client, Reason::Untranslatable(reason.to_string()))
+    }
+
+    /// One platform's image was to be picked, and there is none.
+    pub fn no_platform(stored: Format, client: &Client, found: NoPlatform) -> Self {
+        Self::new(stored, client, Reason::NoPlatform(found))
+    }
+
+    fn new(stored: Format, client: &Client, reason: Reason) -> Self {
+        Self { client: client.to_string(), stored, reads: client.usable(), reason }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { client, stored, reads, reason } = self;
+        let stored_name = stored.name();
+        match reason {
+            Reason::Unreadable if *stored == Format::Artifact => write!(
+                formatter,
+                "this is not a container image but {stored_name}, and {client} reads only {reads}; \
+                 fetch it with the tool that made it, such as oras or helm"
+            ),
+            Reason::Unreadable => write!(
+                formatter,
+                "this image is stored as {stored_name}, and {client} reads only {reads}; \
+                 pull it with a client that reads the stored format, or push it again in a newer format"
+            ),
+            Reason::OnlyOci => write!(
+                formatter,
+                "this image is stored as {stored_name}, from which there is no translation, and {client} accepts only \
+                 OCI types; build it again with a current tool, or copy it with `skopeo copy --format oci`"
+            ),
+            Reason::ZeroLayers => write!(
+                formatter,
+                "this image has no layers, and {client} crashes on such an image; \
+                 add a layer to it, or pull it with Docker 1.11 or newer"
+            ),
+            Reason::Zstd => write!(
+                formatter,
+                "this image has layers compressed with zstd, which {client} cannot unpack; \
+                 push it again with gzip layers, or pull it with a newer client (Docker 23, containerd 1.5)"
+            ),
+            Reason::Untranslatable(reason) => write!(
+                formatter,
+                "this image is stored as {stored_name}, {client} reads only {reads}, and it cannot be translated: {reason}"
+            ),
+            Reason::NoPlatform(found) => write!(
+                formatter,
+                "{found}; {client} does not read {stored_name}, so it can only be given the image for its own \
+                 platform: push one"
+            ),
+        }
+    }
+}

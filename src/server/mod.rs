@@ -1,0 +1,103 @@
+//! Floor 6: accepting connections for the gateway.
+//!
+//! Who binds and who stops is the caller's business: [`serve`] takes a listener and a future that says when to stop.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::gateway::Gateway;
+
+/// How long the head of a request may take to arrive.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many headers a request may have.
+pub const HEADERS_MAX: usize = 128;
+/// How many bytes the head of a request may have.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// How long answers under way may take to finish after the stop was asked for.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to wait after the system refused a connection, for lack of descriptors as a rule.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Answers clients until `shutdown` completes, then lets answers under way finish, for at most [`DRAIN_TIMEOUT`].
+pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, shutdown: impl Future<Output = ()>) {
+    serve_with(listener, shutdown, move |request, peer| {
+        let gateway = Arc::clone(&gateway);
+        async move { gateway.answer(request, peer).await }
+    })
+    .await;
+}
+
+/// The same for any answer: the admin listener is served alike.
+pub(crate) async fn serve_with<Answer, Answered, Body>(
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+    answer: Answer,
+) where
+    Answer: Fn(Request<Incoming>, SocketAddr) -> Answered + Clone + Send + 'static,
+    Answered: Future<Output = Response<Body>> + Send + 'static,
+    Body: http_body::Body<Data = Bytes> + Send + 'static,
+    Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let connections = GracefulShutdown::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let answer = answer.clone();
+        let service = service_fn(move |request| {
+            let answered = answer(request, peer);
+            async move { Ok::<_, Infallible>(answered.await) }
+        });
+        let connection = http().serve_connection(TokioIo::new(prepared(stream)), service);
+        let watched = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = watched.await {
+                tracing::debug!(%peer, %error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN_TIMEOUT, connections.shutdown()).await.is_err() {
+        tracing::warn!(seconds = DRAIN_TIMEOUT.as_secs(), "answers that were under way did not finish in time");
+    }
+}
+
+fn http() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX);
+    builder
+}
+
+fn prepared(stream: TcpStream) -> TcpStream {
+    // An answer's head and the end of its body are small writes that should not wait for each other. A socket that
+    // refuses the option is only slower.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was refused");
+    }
+    stream
+}

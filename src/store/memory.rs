@@ -1,0 +1,127 @@
+//! moka in front: parsed stored documents and derived ones, by content, weighed in bytes together.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use moka::future::Cache;
+
+use crate::image::digest::Digest;
+use crate::image::manifest::Manifest;
+use crate::image::media_type::Format;
+use crate::image::reference::{Repository, Tag};
+use crate::translate::Derived;
+
+use super::recipe::{Recipe, Scope};
+
+/// What an entry costs beside its bytes: keys, counters and the typed view. A rough figure, meant to be no less.
+const ENTRY_OVERHEAD_BYTES: usize = 1024;
+
+/// What decides the bytes of a derived document within one process, whose edition and signing key do not change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Dish {
+    /// The repository, as sent upstream.
+    pub repository: Repository,
+    /// The tag, for schema 1 only.
+    pub tag: Option<Tag>,
+    /// The stored document.
+    pub source: Digest,
+    /// What it is to become.
+    pub target: Format,
+}
+
+/// A derived document that is kept in the store, with a recipe that it was kept under.
+#[derive(Debug)]
+pub struct Kept {
+    /// The document.
+    pub derived: Derived,
+    /// How it was made.
+    pub recipe: Recipe,
+}
+
+/// A derived document as it is asked for by digest, with the recipes that this process has seen of it.
+#[derive(Debug)]
+pub struct Handed {
+    /// The document.
+    pub derived: Derived,
+    /// Newest first. There may be more in the store.
+    pub recipes: Vec<Recipe>,
+}
+
+/// The memory of one process. Having a document here gives nobody the right to see it.
+#[derive(Clone)]
+pub struct Memory {
+    stored: Cache<Digest, Arc<Manifest>>,
+    derived: Cache<Dish, Arc<Kept>>,
+    handed: Cache<(Scope, Digest), Arc<Handed>>,
+}
+
+impl Memory {
+    /// A memory of about this many bytes: half for stored documents, half for derived ones.
+    pub fn new(bytes_max: u64) -> Self {
+        Self {
+            stored: weighed(bytes_max / 2, |manifest: &Arc<Manifest>| manifest.bytes().len() * 2),
+            derived: weighed(bytes_max / 4, |kept: &Arc<Kept>| kept.derived.bytes.len()),
+            handed: weighed(bytes_max / 4, |handed: &Arc<Handed>| {
+                handed.derived.bytes.len() + handed.recipes.len() * ENTRY_OVERHEAD_BYTES
+            }),
+        }
+    }
+
+    /// A stored document that was read before.
+    pub async fn stored(&self, digest: &Digest) -> Option<Arc<Manifest>> {
+        self.stored.get(digest).await
+    }
+
+    /// The stored document with this digest: the one that is here, or what `read` brings, which runs once however many
+    /// ask. Must be called on a task that no client can cancel.
+    pub async fn stored_or<Error: Send + Sync + 'static>(
+        &self,
+        digest: Digest,
+        read: impl Future<Output = Result<Arc<Manifest>, Error>>,
+    ) -> Result<Arc<Manifest>, Arc<Error>> {
+        self.stored.try_get_with(digest, read).await
+    }
+
+    /// Remembers a stored document whose digest was checked.
+    pub async fn remember_stored(&self, digest: Digest, manifest: Arc<Manifest>) {
+        self.stored.insert(digest, manifest).await;
+    }
+
+    /// A derived document that was made before and is in the store.
+    pub async fn derived(&self, dish: &Dish) -> Option<Arc<Kept>> {
+        self.derived.get(dish).await
+    }
+
+    /// The derived document: the one that is here, or what `cook` brings, which runs once however many ask. Must be
+    /// called on a task that no client can cancel.
+    pub async fn derived_or<Error: Send + Sync + 'static>(
+        &self,
+        dish: Dish,
+        cook: impl Future<Output = Result<Arc<Kept>, Error>>,
+    ) -> Result<Arc<Kept>, Arc<Error>> {
+        self.derived.try_get_with(dish, cook).await
+    }
+
+    /// A derived document by its digest, within one repository of one upstream.
+    pub async fn handed(&self, scope: &Scope, derived: &Digest) -> Option<Arc<Handed>> {
+        self.handed.get(&(scope.clone(), derived.clone())).await
+    }
+
+    /// Remembers a derived document that is in the store, with its recipes.
+    pub async fn remember_handed(&self, scope: Scope, handed: Handed) -> Arc<Handed> {
+        let handed = Arc::new(handed);
+        self.handed.insert((scope, handed.derived.digest.clone()), Arc::clone(&handed)).await;
+        handed
+    }
+}
+
+fn weighed<Key, Value>(bytes_max: u64, bytes: impl Fn(&Value) -> usize + Send + Sync + 'static) -> Cache<Key, Value>
+where
+    Key: Hash + Eq + Send + Sync + 'static,
+    Value: Clone + Send + Sync + 'static,
+{
+    Cache::builder()
+        .max_capacity(bytes_max)
+        .weigher(move |_, value| u32::try_from(bytes(value) + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX))
+        .build()
+}

@@ -1,0 +1,85 @@
+//! The upstream's bodies: streamed under an idle time-out, or collected under a cap.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, Sleep};
+
+use super::failure::Failure;
+
+/// A body of the upstream as it arrives. The idle time-out runs only while the gateway waits for the upstream: a client
+/// that reads slowly does not make the upstream look dead.
+pub struct StreamedBody {
+    inner: reqwest::Body,
+    idle_timeout: Duration,
+    /// Armed while the inner body is pending.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl StreamedBody {
+    /// Wraps a body of the HTTP client.
+    pub const fn new(inner: reqwest::Body, idle_timeout: Duration) -> Self {
+        Self { inner, idle_timeout, deadline: None }
+    }
+}
+
+impl Body for StreamedBody {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
+            this.deadline = None;
+            return Poll::Ready(frame.map(|result| result.map_err(unreachable)));
+        }
+        let idle_timeout = this.idle_timeout;
+        let deadline =
+            this.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + idle_timeout)));
+        ready!(deadline.as_mut().poll(context));
+        Poll::Ready(Some(Err(Failure::TimedOut { seconds: idle_timeout.as_secs() })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Says what broke a transfer without naming the URL, which may hold a signature.
+pub(super) fn unreachable(error: reqwest::Error) -> Failure {
+    let error = error.without_url();
+    let mut reason = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        reason = format!("{reason}: {cause}");
+        source = cause.source();
+    }
+    Failure::Unreachable { reason }
+}
+
+/// All bytes of a document, refused as soon as more than `bytes_max` have come or are declared. `what` names the
+/// document in the error.
+pub async fn collect(mut body: StreamedBody, bytes_max: usize, what: &'static str) -> Result<Bytes, Failure> {
+    let too_large = || Failure::TooLarge { what, bytes_max };
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
+    let mut collected = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if collected.len() + data.len() > bytes_max {
+            return Err(too_large());
+        }
+        collected.extend_from_slice(&data);
+    }
+    Ok(collected.freeze())
+}

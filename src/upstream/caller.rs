@@ -1,0 +1,127 @@
+//! On whose behalf a request goes upstream.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderValue};
+use sha2::{Digest as _, Sha256};
+
+/// `Basic` with an empty user and an empty password: what Docker 1.6 and 1.7 send when nobody is logged in. It counts
+/// as no credentials, because registries answer it with 401 where they would serve an anonymous caller.
+const EMPTY_BASIC: &str = "Og==";
+
+/// A caller of the upstream: the credentials that a client sent, or none.
+#[derive(Clone, Default)]
+pub struct Caller {
+    authorization: Option<HeaderValue>,
+}
+
+impl Caller {
+    /// The caller that these request headers speak for.
+    pub fn from_headers(headers: &HeaderMap) -> Self {
+        let authorization = headers.get(AUTHORIZATION).filter(|value| !is_empty_basic(value)).cloned();
+        Self::new(authorization)
+    }
+
+    /// A caller with this Authorization header.
+    pub fn new(authorization: Option<HeaderValue>) -> Self {
+        let authorization = authorization.map(|mut value| {
+            value.set_sensitive(true);
+            value
+        });
+        Self { authorization }
+    }
+
+    /// The header to send, if any. It is marked sensitive and does not print.
+    pub const fn authorization(&self) -> Option<&HeaderValue> {
+        self.authorization.as_ref()
+    }
+
+    /// A key that tells callers apart without holding their credentials: a hash of them under a key of this process.
+    /// Callers without credentials share one.
+    pub fn fingerprint(&self, process_key: &[u8; 32]) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(process_key);
+        if let Some(value) = &self.authorization {
+            hash.update(b"\x01");
+            hash.update(value.as_bytes());
+        }
+        hash.finalize().into()
+    }
+
+    /// How long the credentials stay good after `now`, where they are a JSON web token that says so.
+    pub fn remaining_life(&self, now: SystemTime) -> Option<Duration> {
+        let text = self.authorization.as_ref()?.to_str().ok()?;
+        let (scheme, token) = text.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let claims = token.split('.').nth(1)?;
+        let claims = data_encoding::BASE64URL_NOPAD.decode(claims.trim_end_matches('=').as_bytes()).ok()?;
+        let Claims { exp } = serde_json::from_slice(&claims).ok()?;
+        let expiry = UNIX_EPOCH.checked_add(Duration::from_secs(exp))?;
+        Some(expiry.duration_since(now).unwrap_or_default())
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Claims {
+    exp: u64,
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.authorization.is_some() { "Caller([redacted])" } else { "Caller(anonymous)" })
+    }
+}
+
+fn is_empty_basic(value: &HeaderValue) -> bool {
+    let Some((scheme, credentials)) = value.to_str().ok().and_then(|text| text.split_once(' ')) else {
+        return false;
+    };
+    scheme.eq_ignore_ascii_case("basic") && credentials.trim() == EMPTY_BASIC
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(authorization: &str) -> Caller {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, authorization.parse().unwrap());
+        Caller::from_headers(&headers)
+    }
+
+    #[test]
+    fn empty_basic_is_nobody() {
+        assert!(caller("Basic Og==").authorization().is_none());
+        assert!(caller("basic  Og==").authorization().is_none());
+        assert!(caller("Basic dTpw").authorization().is_some());
+    }
+
+    #[test]
+    fn credentials_do_not_print() {
+        let text = format!("{:?}", caller("Basic dTpw"));
+        assert!(!text.contains("dTpw"), "{text}");
+        assert!(!format!("{:?}", caller("Basic dTpw").authorization()).contains("dTpw"));
+    }
+
+    #[test]
+    fn a_token_says_how_long_it_lives() {
+        let claims = data_encoding::BASE64URL_NOPAD.encode(br#"{"exp":1000,"aud":"x"}"#);
+        let caller = caller(&format!("Bearer h.{claims}.s"));
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(caller.remaining_life(at(990)), Some(Duration::from_secs(10)));
+        assert_eq!(caller.remaining_life(at(2000)), Some(Duration::ZERO));
+        assert_eq!(self::caller("Bearer opaque").remaining_life(at(0)), None);
+    }
+
+    #[test]
+    fn fingerprints_tell_callers_apart() {
+        let key = [7; 32];
+        assert_eq!(caller("Basic dTpw").fingerprint(&key), caller("Basic dTpw").fingerprint(&key));
+        assert_ne!(caller("Basic dTpw").fingerprint(&key), Caller::default().fingerprint(&key));
+        assert_ne!(caller("Basic dTpw").fingerprint(&key), caller("Basic dTpw").fingerprint(&[8; 32]));
+    }
+}

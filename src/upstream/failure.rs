@@ -1,0 +1,99 @@
+//! What can go wrong with the upstream, as values that can be shared between the waiters of one fetch.
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use crate::image::digest::Digest;
+
+/// How much of the body of a refusal is kept, in bytes.
+pub const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+
+/// Why there is no answer from the upstream that can be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// The upstream answered, and not with what was asked for.
+    #[error("the upstream answered {}", .0.status)]
+    Refused(Box<Refusal>),
+    /// No connection, or it broke.
+    #[error("the upstream cannot be reached: {reason}")]
+    Unreachable {
+        /// What the connection said; holds no URL and so no secret.
+        reason: String,
+    },
+    /// The upstream did not answer, or its body stood still, for too long.
+    #[error("the upstream sent nothing for {seconds} s")]
+    TimedOut {
+        /// The limit that passed, in seconds.
+        seconds: u64,
+    },
+    /// The upstream's bytes are not those that the digest names.
+    #[error("the upstream answered {expected} with other bytes, whose digest is {found}")]
+    WrongBytes {
+        /// The digest that was asked for.
+        expected: Digest,
+        /// The digest of what came, or the digest that the upstream named.
+        found: Digest,
+    },
+    /// A document is larger than the gateway reads.
+    #[error("the upstream's {what} is larger than the limit of {bytes_max} bytes")]
+    TooLarge {
+        /// `manifest`, `blob`, `error`, `token`.
+        what: &'static str,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The upstream redirects to where the gateway does not go.
+    #[error("the upstream's redirect was not followed: {reason}")]
+    RedirectRefused {
+        /// What is wrong with the target.
+        reason: String,
+    },
+    /// The upstream's bearer realm is not a place where the gateway sends credentials.
+    #[error("the upstream's token realm was not asked: {reason}")]
+    RealmRefused {
+        /// What is wrong with the realm, and which setting would allow it.
+        reason: String,
+    },
+    /// The query cannot be passed on without changing its bytes.
+    #[error("the query holds characters that a URL must escape")]
+    UnforwardableQuery,
+}
+
+/// An answer of the upstream that is not what was asked for.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers, all of them.
+    pub headers: HeaderMap,
+    /// The start of its body, at most [`REFUSAL_BYTES_MAX`] bytes; empty for an answer to HEAD.
+    pub body: Bytes,
+}
+
+impl Failure {
+    /// The status of the upstream's refusal, if it answered at all.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.status),
+            _ => None,
+        }
+    }
+
+    /// The upstream says that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        self.status() == Some(StatusCode::NOT_FOUND)
+    }
+
+    /// The upstream refuses this caller; another caller may fare better.
+    pub fn is_about_the_caller(&self) -> bool {
+        matches!(
+            self.status(),
+            Some(
+                StatusCode::UNAUTHORIZED
+                    | StatusCode::FORBIDDEN
+                    | StatusCode::NOT_FOUND
+                    | StatusCode::TOO_MANY_REQUESTS
+            )
+        )
+    }
+}

@@ -1,0 +1,363 @@
+//! Floor 3: the registry behind the gateway. Nothing else in the program sends a request to it.
+//!
+//! Three verbs: [`Upstream::resolve`] asks what a reference names (and thereby whether this caller may see it),
+//! [`Upstream::fetch_manifest`] and [`Upstream::fetch_blob`] collect small documents, capped and checked against their
+//! digest, and [`Upstream::forward`] streams anything else.
+
+pub mod body;
+pub mod caller;
+pub mod challenge;
+pub mod credentials;
+pub mod failure;
+pub mod headers;
+mod redirect;
+pub mod token;
+mod transport;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use url::Url;
+
+use crate::image::digest::Digest;
+use crate::image::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use crate::image::media_type::Format;
+use crate::image::reference::{Reference, Repository};
+
+pub use body::StreamedBody;
+pub use caller::Caller;
+pub use failure::{Failure, Refusal};
+use redirect::OwnRequest;
+
+/// The header in which a registry names the digest of a manifest.
+pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// What the gateway itself accepts: every format. The client's own Accept never goes upstream for a manifest, because
+/// distribution 2.8 would translate or refuse by it, and resolving a tag under two Accepts can name two documents.
+const EVERY_FORMAT: HeaderValue = HeaderValue::from_static(
+    "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, \
+     application/vnd.docker.distribution.manifest.v1+prettyjws, application/vnd.docker.distribution.manifest.v1+json, \
+     application/vnd.oci.artifact.manifest.v1+json, */*",
+);
+
+/// How the upstream is reached.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The registry, without `/v2`; a path is kept as a prefix.
+    pub url: Url,
+    /// How long a connection may take to be made. Default 10 s.
+    pub connect_timeout: Duration,
+    /// How long the head of an answer may take. Default 30 s.
+    pub answer_timeout: Duration,
+    /// How long a body may stand still while the gateway waits for it. Default 60 s.
+    pub idle_timeout: Duration,
+    /// A token service beyond the upstream's own host that bearer challenges may name.
+    pub token_realm: Option<Url>,
+    /// Whether the proxies named by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are used.
+    pub proxy: ProxyUse,
+}
+
+/// Where connections go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyUse {
+    /// Through the proxies that the process environment names, if it names any.
+    Environment,
+    /// Straight to the upstream.
+    Direct,
+}
+
+impl Options {
+    /// Every setting but the URL at its default.
+    pub fn new(url: Url) -> Self {
+        Self {
+            url,
+            connect_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            token_realm: None,
+            proxy: ProxyUse::Environment,
+        }
+    }
+}
+
+/// One registry.
+pub struct Upstream {
+    options: Options,
+    transport: transport::Transport,
+    realm: token::RealmMemory,
+}
+
+/// Why an [`Upstream`] cannot be made: the TLS settings of this machine are unusable.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot prepare the connection to {url}: {reason}")]
+pub struct UnusableUpstream {
+    url: String,
+    reason: String,
+}
+
+/// What a reference names at this moment, for this caller.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The digest of the stored document.
+    pub digest: Digest,
+    /// Its bytes, where they had to be read to learn the digest.
+    pub bytes: Option<Bytes>,
+    /// The head of the upstream's answer.
+    pub headers: HeaderMap,
+}
+
+/// A request that goes upstream as it came, but for its credentials and hop-by-hop headers.
+pub struct ForwardRequest {
+    /// The method as the client sent it.
+    pub method: Method,
+    /// The path from `/v2/` on, in the bytes that the gateway's router classified.
+    pub path: String,
+    /// The query, byte for byte.
+    pub query: Option<String>,
+    /// End-to-end headers of the request; see [`headers::end_to_end`].
+    pub headers: HeaderMap,
+    /// The body of a push.
+    pub body: Option<reqwest::Body>,
+}
+
+impl Upstream {
+    /// A client for this registry. Nothing is dialled until the first request.
+    pub fn new(options: Options) -> Result<Self, UnusableUpstream> {
+        let transport = transport::Transport::new(&options)
+            .map_err(|reason| UnusableUpstream { url: options.url.to_string(), reason })?;
+        Ok(Self { options, transport, realm: token::RealmMemory::default() })
+    }
+
+    /// The registry's URL.
+    pub const fn url(&self) -> &Url {
+        &self.options.url
+    }
+
+    /// The registry's host and port, for a sentence that a person reads.
+    pub fn authority(&self) -> String {
+        authority_of(&self.options.url)
+    }
+
+    /// Asks which document `reference` names, as `caller`. The answer is both freshness and consent.
+    ///
+    /// One HEAD; where that answers 200 without a usable digest, or 405 or 501, one GET of at most
+    /// [`MANIFEST_BYTES_MAX`] bytes follows. Any other refusal is final: asking again by GET would spend the caller's
+    /// rate limit to learn nothing.
+    pub async fn resolve(
+        &self,
+        caller: &Caller,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Resolved, Failure> {
+        let url = self.manifest_url(repository, reference.as_str());
+        let answer = self.ask_for_manifest(Method::HEAD, url.clone(), caller).await?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+                return self.resolve_by_get(caller, url, reference).await;
+            }
+            _ => return Err(self.refused(answer).await),
+        }
+        let headers = answer.headers();
+        let named = headers.get(DOCKER_CONTENT_DIGEST).and_then(|value| value.to_str().ok()?.parse::<Digest>().ok());
+        match (named, reference) {
+            (Some(found), Reference::Digest(expected)) if found != *expected => {
+                Err(Failure::WrongBytes { expected: expected.clone(), found })
+            }
+            (Some(digest), _) => Ok(Resolved { digest, bytes: None, headers: headers.clone() }),
+            (None, Reference::Digest(digest)) => {
+                Ok(Resolved { digest: digest.clone(), bytes: None, headers: headers.clone() })
+            }
+            (None, Reference::Tag(_)) => self.resolve_by_get(caller, url, reference).await,
+        }
+    }
+
+    async fn resolve_by_get(&self, caller: &Caller, url: Url, reference: &Reference) -> Result<Resolved, Failure> {
+        let answer = self.ask_for_manifest(Method::GET, url, caller).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(self.refused(answer).await);
+        }
+        let headers = answer.headers().clone();
+        let bytes = body::collect(self.streamed(answer.into_body()), MANIFEST_BYTES_MAX, "manifest").await?;
+        let digest = match reference {
+            Reference::Digest(digest) => verified(digest, &bytes).map(|()| digest.clone())?,
+            Reference::Tag(_) => match Manifest::parse(bytes.clone()) {
+                Ok(manifest) => manifest.digest().clone(),
+                Err(_) => Digest::sha256(&bytes),
+            },
+        };
+        Ok(Resolved { digest, bytes: Some(bytes), headers })
+    }
+
+    /// The manifest with this digest: at most [`MANIFEST_BYTES_MAX`] bytes, and exactly those that the digest names.
+    /// The digest of a schema 1 document is that of its payload.
+    pub async fn fetch_manifest(
+        &self,
+        caller: &Caller,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Bytes, Failure> {
+        let answer = self.open_manifest(caller, repository, digest, Method::GET).await?;
+        let bytes = body::collect(answer.into_body(), MANIFEST_BYTES_MAX, "manifest").await?;
+        verified(digest, &bytes)?;
+        Ok(bytes)
+    }
+
+    /// Asks for a manifest by digest, accepting every format, and hands back the answer's head and its body unread.
+    /// Anything but a 200 is a [`Failure`].
+    pub async fn open_manifest(
+        &self,
+        caller: &Caller,
+        repository: &Repository,
+        digest: &Digest,
+        method: Method,
+    ) -> Result<http::Response<StreamedBody>, Failure> {
+        let url = self.manifest_url(repository, digest.as_str());
+        let answer = self.ask_for_manifest(method, url, caller).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(self.refused(answer).await);
+        }
+        Ok(answer.map(|inner| self.streamed(inner)))
+    }
+
+    /// The blob with this digest, of at most `bytes_max` bytes, following redirects without credentials.
+    pub async fn fetch_blob(
+        &self,
+        caller: &Caller,
+        repository: &Repository,
+        digest: &Digest,
+        bytes_max: usize,
+    ) -> Result<Bytes, Failure> {
+        let url = self.endpoint(&format!("/v2/{repository}/blobs/{digest}"), None);
+        let request = OwnRequest { method: Method::GET, url, caller, accept: None };
+        let answer = redirect::follow(&self.transport, request).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(self.refused(answer).await);
+        }
+        let bytes = body::collect(self.streamed(answer.into_body()), bytes_max, "blob").await?;
+        if !digest.matches(&bytes) {
+            return Err(Failure::WrongBytes { expected: digest.clone(), found: Digest::sha256(&bytes) });
+        }
+        Ok(bytes)
+    }
+
+    /// Asks the base endpoint `/v2/` as `caller`: the head of the answer, whatever its status. Its 401 carries the
+    /// challenge by which clients learn how to log in.
+    pub async fn ping(&self, caller: &Caller) -> Result<http::response::Parts, Failure> {
+        let url = self.endpoint("/v2/", None);
+        let request = OwnRequest { method: Method::GET, url, caller, accept: None };
+        let (head, _) = redirect::follow(&self.transport, request).await?.into_parts();
+        self.realm.learn(head.status, &head.headers);
+        Ok(head)
+    }
+
+    /// Sends a request as it came and hands back the answer unread, whatever its status.
+    pub async fn forward(
+        &self,
+        caller: &Caller,
+        request: ForwardRequest,
+    ) -> Result<http::Response<StreamedBody>, Failure> {
+        let url = self.endpoint(&request.path, request.query.as_deref());
+        if url.query() != request.query.as_deref() {
+            return Err(Failure::UnforwardableQuery);
+        }
+        let mut outgoing = reqwest::Request::new(request.method, url);
+        *outgoing.headers_mut() = request.headers;
+        outgoing.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(authorization) = caller.authorization() {
+            outgoing.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
+        *outgoing.body_mut() = request.body;
+        let answer = self.transport.send_streaming(outgoing).await?;
+        self.realm.learn(answer.status(), answer.headers());
+        Ok(answer.map(|inner| self.streamed(inner)))
+    }
+
+    /// The answer to a refused request as a [`Failure`]: its status, its headers and, where it has one, the start of
+    /// its body.
+    pub async fn refused(&self, answer: http::Response<impl Into<AnswerBody>>) -> Failure {
+        let (head, body) = answer.into_parts();
+        self.realm.learn(head.status, &head.headers);
+        let body = match body.into() {
+            AnswerBody::Raw(raw) => self.streamed(raw),
+            AnswerBody::Streamed(streamed) => *streamed,
+        };
+        let body = body::collect(body, failure::REFUSAL_BYTES_MAX, "error").await.unwrap_or_default();
+        Failure::Refused(Box::new(Refusal { status: head.status, headers: head.headers, body }))
+    }
+
+    async fn ask_for_manifest(
+        &self,
+        method: Method,
+        url: Url,
+        caller: &Caller,
+    ) -> Result<http::Response<reqwest::Body>, Failure> {
+        let accept = Some(EVERY_FORMAT);
+        redirect::follow(&self.transport, OwnRequest { method, url, caller, accept }).await
+    }
+
+    fn manifest_url(&self, repository: &Repository, reference: &str) -> Url {
+        self.endpoint(&format!("/v2/{repository}/manifests/{reference}"), None)
+    }
+
+    /// The upstream's URL with this path behind its own. The path is in the grammar of the router, so nothing in it is
+    /// rewritten on the way.
+    fn endpoint(&self, path: &str, query: Option<&str>) -> Url {
+        let mut url = self.options.url.clone();
+        let prefix = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{prefix}{path}"));
+        url.set_query(query);
+        url
+    }
+
+    fn streamed(&self, inner: reqwest::Body) -> StreamedBody {
+        StreamedBody::new(inner, self.options.idle_timeout)
+    }
+}
+
+/// The body of an answer before or after it was wrapped.
+pub enum AnswerBody {
+    /// As the HTTP client gave it.
+    Raw(reqwest::Body),
+    /// Already under the idle time-out.
+    Streamed(Box<StreamedBody>),
+}
+
+impl From<reqwest::Body> for AnswerBody {
+    fn from(body: reqwest::Body) -> Self {
+        Self::Raw(body)
+    }
+}
+
+impl From<StreamedBody> for AnswerBody {
+    fn from(body: StreamedBody) -> Self {
+        Self::Streamed(Box::new(body))
+    }
+}
+
+/// Checks a manifest against the digest it was asked by: that of the bytes, or of the payload for schema 1.
+pub fn verified(digest: &Digest, bytes: &Bytes) -> Result<(), Failure> {
+    if digest.matches(bytes) {
+        return Ok(());
+    }
+    let found = match Manifest::parse(bytes.clone()) {
+        Ok(manifest) if manifest.format() == Format::Schema1 => manifest.digest().clone(),
+        _ => Digest::sha256(bytes),
+    };
+    if found == *digest { Ok(()) } else { Err(Failure::WrongBytes { expected: digest.clone(), found }) }
+}
+
+/// The media type and length that the head of an answer declares, if it declares both.
+pub fn declared(headers: &HeaderMap) -> Option<(&str, u64)> {
+    let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let length = headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    Some((media_type.split(';').next().unwrap_or_default().trim(), length))
+}
+
+fn authority_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}

@@ -1,0 +1,111 @@
+//! The HTTP clients and what every request of ours carries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, USER_AGENT};
+use http::{Method, Response};
+use rustls::{ClientConfig, RootCertStore};
+use url::Url;
+
+use super::body::unreachable;
+use super::{Caller, Failure, Options, ProxyUse};
+
+const OWN_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("schemabridge/", env!("CARGO_PKG_VERSION")));
+/// Connections that are kept for the next request, per host.
+const IDLE_CONNECTIONS_MAX: usize = 64;
+const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(60);
+
+/// Two clients: manifests may share one HTTP/2 connection, blobs each have their own HTTP/1.1 connection, so that no
+/// blob's flow control holds up another's.
+pub(super) struct Transport {
+    documents: reqwest::Client,
+    streams: reqwest::Client,
+    answer_timeout: Duration,
+}
+
+impl Transport {
+    pub(super) fn new(options: &Options) -> Result<Self, String> {
+        let build = |protocols: &[&[u8]], http1_only: Http1| {
+            let mut builder = reqwest::Client::builder()
+                .tls_backend_preconfigured(tls_config(protocols)?)
+                .redirect(reqwest::redirect::Policy::none())
+                .referer(false)
+                .connect_timeout(options.connect_timeout)
+                .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+                .pool_idle_timeout(IDLE_CONNECTION_LIFE)
+                .tcp_nodelay(true);
+            if let ProxyUse::Direct = options.proxy {
+                builder = builder.no_proxy();
+            }
+            if let Http1::Only = http1_only {
+                builder = builder.http1_only();
+            }
+            builder.build().map_err(|error| error.without_url().to_string())
+        };
+        Ok(Self {
+            documents: build(&[b"h2", b"http/1.1"], Http1::Preferred)?,
+            streams: build(&[b"http/1.1"], Http1::Only)?,
+            answer_timeout: options.answer_timeout,
+        })
+    }
+
+    /// A request of the gateway's own, as this caller.
+    pub(super) fn request(&self, method: Method, url: Url, caller: &Caller) -> reqwest::Request {
+        let mut request = reqwest::Request::new(method, url);
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, OWN_USER_AGENT);
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(authorization) = caller.authorization() {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        request
+    }
+
+    /// Sends a request for a document and waits for the head of the answer.
+    pub(super) async fn send(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
+        self.execute(&self.documents, request).await
+    }
+
+    /// Sends a request whose bodies stream.
+    pub(super) async fn send_streaming(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
+        if request.body().is_some() {
+            // An upload takes as long as the client needs to send it; its answer comes after that.
+            return self.streams.execute(request).await.map(Into::into).map_err(unreachable);
+        }
+        self.execute(&self.streams, request).await
+    }
+
+    async fn execute(
+        &self,
+        client: &reqwest::Client,
+        request: reqwest::Request,
+    ) -> Result<Response<reqwest::Body>, Failure> {
+        match tokio::time::timeout(self.answer_timeout, client.execute(request)).await {
+            Ok(answer) => answer.map(Into::into).map_err(unreachable),
+            Err(_) => Err(Failure::TimedOut { seconds: self.answer_timeout.as_secs() }),
+        }
+    }
+}
+
+enum Http1 {
+    Preferred,
+    Only,
+}
+
+/// Trusts what the machine trusts, and the compiled-in roots where the machine names none.
+fn tls_config(protocols: &[&[u8]]) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Ok(config)
+}
