@@ -14,7 +14,8 @@ use crate::{
     registries::{Gateway, Registry},
 };
 
-const TAG: &str = "tag-1";
+/// All images share it, so that a layer is uploaded once; each has a tag of its own.
+const REPOSITORY: &str = "test/odd";
 
 /// The registry whose schema 1 is right, and gateways in front of registries that hold one twin each.
 struct Bench {
@@ -37,17 +38,15 @@ impl Bench {
 
     /// What docker-registry makes of the image.
     fn expected(&self, image: &Image) -> Answer {
-        let repository = repository(image);
-        self.oracle.push(image, Twin::Schema2, &repository, TAG);
-        http::ask_as_docker_1_9(self.oracle.address, &format!("/v2/{repository}/manifests/{TAG}"))
+        self.oracle.push(image, Twin::Schema2, REPOSITORY, &image.name);
+        http::ask_as_docker_1_9(self.oracle.address, &target(image))
     }
 
     /// What each gateway makes of the image, with words that say where.
     fn actual(&self, image: &Image) -> Vec<(String, Answer)> {
-        let repository = repository(image);
         let ask = |(registry, twin, gateway): &(Registry, Twin, Gateway)| {
-            registry.push(image, *twin, &repository, TAG);
-            let answer = http::ask_as_docker_1_9(gateway.address, &format!("/v2/{repository}/manifests/{TAG}"));
+            registry.push(image, *twin, REPOSITORY, &image.name);
+            let answer = http::ask_as_docker_1_9(gateway.address, &target(image));
             (format!("{} stored as {twin:?} in {}", image.name, registry.name), answer)
         };
         self.sides.iter().map(ask).collect()
@@ -63,8 +62,8 @@ impl Bench {
     }
 }
 
-fn repository(image: &Image) -> String {
-    format!("test/{}", image.name)
+fn target(image: &Image) -> String {
+    format!("/v2/{REPOSITORY}/manifests/{}", image.name)
 }
 
 /// Both texts around the first byte in which they differ.
