@@ -59,8 +59,8 @@ const TYPES: [(Option<&str>, Option<&str>, LayerKind); 6] = [
 impl LayerKind {
     /// What this media type, of either family, says.
     pub fn of(media_type: &str) -> Self {
-        let is_named = |name: &Option<&str>| *name == Some(media_type);
-        if let Some((.., kind)) = TYPES.iter().find(|(docker, oci, _)| is_named(docker) || is_named(oci)) {
+        let is_named = |name: Option<&str>| name == Some(media_type);
+        if let Some((.., kind)) = TYPES.iter().find(|(docker, oci, _)| is_named(*docker) || is_named(*oci)) {
             return *kind;
         }
         if media_type.ends_with("+encrypted") {

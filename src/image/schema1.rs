@@ -6,7 +6,7 @@ use data_encoding::BASE64URL_NOPAD;
 
 use super::digest::Digest;
 use super::json::{self, Keys, Object, ObjectWriter, Raw};
-use super::manifest::{MANIFEST_BYTES_MAX, Malformed, read_array, read_string};
+use super::manifest::{MANIFEST_BYTES_MAX, Malformed, TOP_FIELDS, read_array, read_string, refuse_other_case};
 use super::timestamp::Timestamp;
 
 /// A schema 1 image.
@@ -55,13 +55,14 @@ impl Schema1 {
         let payload = if is_signed { recover_payload(bytes, document)? } else { bytes.clone() };
         let scanned = json::scan(&payload, MANIFEST_BYTES_MAX, Keys::Distinct).map_err(|_| unreadable_payload())?;
         let top = scanned.object().ok_or_else(unreadable_payload)?;
+        refuse_other_case(&top, &TOP_FIELDS)?;
         let (name, tag) = (read_string(&top, "name")?, read_string(&top, "tag")?);
         let architecture = read_string(&top, "architecture")?;
         let fs_layers = read_elements(&top, "fsLayers", "blobSum", "layers with digests", |text| text.parse().ok())?;
         let history = read_elements(&top, "history", "v1Compatibility", "entries with JSON in a string", |text| {
             Some(text.into())
         })?;
-        Ok(Self { name, tag, architecture, fs_layers, history, payload, is_signed })
+        Ok(Self { payload, is_signed, name, tag, architecture, fs_layers, history })
     }
 }
 
@@ -73,17 +74,18 @@ fn unreadable_payload() -> Malformed {
 fn read_elements<T>(
     top: &Object<'_>,
     list: &'static str,
-    field: &str,
+    field: &'static str,
     expected: &'static str,
     read: impl Fn(&str) -> Option<T>,
 ) -> Result<Vec<T>, Malformed> {
-    let element = |element: Raw<'_>| read(&element.object()?.value(field)?.string()?);
+    let invalid = || Malformed::field(list, expected);
+    let element = |element: Raw<'_>| {
+        let object = element.object().ok_or_else(invalid)?;
+        refuse_other_case(&object, &[field])?;
+        object.value(field).and_then(|value| read(&value.string()?)).ok_or_else(invalid)
+    };
     let elements = read_array(top, list)?;
-    if elements.is_empty() {
-        return Err(Malformed::field(list, expected));
-    }
-    let all = elements.into_iter().map(element).collect::<Option<Vec<T>>>();
-    all.ok_or_else(|| Malformed::field(list, expected))
+    if elements.is_empty() { Err(invalid()) } else { elements.into_iter().map(element).collect() }
 }
 
 /// Where the payload ends in the document, and how it goes on there, as one signature's protected header says.
@@ -224,6 +226,21 @@ mod tests {
             let text = whole.replacen(good, bad, 1);
             assert!(matches!(Manifest::parse(text.clone().into()), Err(Malformed::Field { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn a_key_in_another_case_is_refused_in_the_payload_too() {
+        let whole = format!("{}}}", head());
+        for (good, bad) in [
+            (r#"{"blobSum""#, r#"{"BlobSum":"x","blobSum""#),
+            (r#"{"v1Compatibility""#, r#"{"V1Compatibility":"x","v1Compatibility""#),
+            (r#""name""#, r#""Tag":"x","name""#),
+        ] {
+            let text = whole.replacen(good, bad, 1);
+            assert!(matches!(Manifest::parse(text.clone().into()), Err(Malformed::OtherCase { .. })), "{text}");
+        }
+        let tail = block(length(), r#","FSLayers":[]}"#);
+        assert!(matches!(parse(&format!(r#","signatures":[{tail}]}}"#)), Err(Malformed::OtherCase { .. })));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::image::oci::ImageManifest;
 use crate::image::reference::{Repository, Tag};
 
 pub use sign::{SigningKey, signed};
-pub use table::cell;
+pub use table::{cell, cell_for};
 
 /// Raised with every change to a byte that a translation writes.
 pub const EDITION: u32 = 1;
@@ -116,7 +116,7 @@ pub enum Untranslatable {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayerFault {
     /// zstd where only gzip is known.
-    #[error("is compressed with zstd, which {} clients cannot read", word_of(.target))]
+    #[error("is compressed with zstd, which {} clients cannot read", word_of(*.target))]
     Zstd {
         /// The target format.
         target: Format,
@@ -131,7 +131,7 @@ pub enum LayerFault {
     #[error("is an in-toto statement, so the manifest is an attestation and not an image")]
     InToto,
     /// A type that no specification of a layer knows.
-    #[error("has the media type `{media_type}`, which {} has no word for", word_of(.target))]
+    #[error("has the media type `{media_type}`, which {} has no word for", word_of(*.target))]
     Unknown {
         /// The type as written.
         media_type: String,
@@ -140,7 +140,7 @@ pub enum LayerFault {
     },
 }
 
-fn word_of(format: &Format) -> &'static str {
+fn word_of(format: Format) -> &'static str {
     match format {
         Format::Schema1 => "schema 1",
         Format::Schema2 => "schema 2",

@@ -28,13 +28,11 @@ pub(super) fn oci_to_schema2(source: &Source<'_>) -> Result<Derived, Untranslata
 
 fn docker_layer((index, layer): (usize, &Descriptor)) -> Result<Descriptor, Untranslatable> {
     let kind = LayerKind::of(&layer.media_type);
-    match kind.docker_media_type().filter(|_| !kind.is_zstd()) {
-        Some(media_type) => Ok(in_docker_type(layer, media_type)),
-        None => {
-            let fault = layer_fault(kind, &layer.media_type, Format::Schema2);
-            Err(Untranslatable::Layer { position: index + 1, fault })
-        }
-    }
+    let Some(media_type) = kind.docker_media_type().filter(|_| !kind.is_zstd()) else {
+        let fault = layer_fault(kind, &layer.media_type, Format::Schema2);
+        return Err(Untranslatable::Layer { position: index + 1, fault });
+    };
+    Ok(in_docker_type(layer, media_type))
 }
 
 /// What a Docker descriptor can say.

@@ -2,12 +2,14 @@
 //! (`manifest/schema1/config_builder.go`), and so as Docker Hub did it. Where distribution loses layers or panics, this
 //! refuses or completes; where a config carries keys that break engines, they are left out.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest as _, Sha256, Sha384};
 
 use super::{Derived, Source, Untranslatable, empty_layer, layer_fault, refuse_length, sign};
 use crate::image::config::{Config, History, Rootfs};
 use crate::image::digest::Digest;
-use crate::image::json::{self, ObjectWriter};
+use crate::image::json::{self, ObjectWriter, Raw};
 use crate::image::layer::{Compression, LayerKind};
 use crate::image::media_type::Format;
 use crate::image::oci::ImageManifest;
@@ -152,29 +154,28 @@ const STRAY_KEYS: [&str; 6] = ["id", "parent", "parent_id", "layer_id", "throwaw
 /// The topmost entry: the config without what schema 1 says elsewhere, its keys sorted. The topmost history is not in
 /// it; engines read it back from the config itself.
 fn top_entry(id: &str, parent: &str, is_throwaway: bool, config: &Config<'_>) -> String {
-    let quoted = |text: &str| Some(json::string(text)).filter(|_| !text.is_empty());
-    let throwaway = is_throwaway.then(|| "true".to_owned());
-    let mut own = [("id", quoted(id)), ("parent", quoted(parent)), ("throwaway", throwaway)].into_iter().peekable();
-    let mut entry = ObjectWriter::new();
-    let kept = config.members().iter().filter(|(key, value)| {
-        let is_unreadable_time = || json::equal_fold(key, "created") && !value.is_null() && !is_time(*value);
-        !["rootfs", "history"].contains(&key.as_ref())
-            && !STRAY_KEYS.iter().any(|stray| json::equal_fold(key, stray))
-            && !is_unreadable_time()
-    });
-    for (key, value) in kept {
-        while let Some((name, own)) = own.next_if(|(name, _)| *name < key.as_ref()) {
-            entry = own.iter().fold(entry, |entry, own| entry.json(name, own));
-        }
-        entry = entry.raw(key, *value);
+    let kept = config.members().iter().filter(|(key, value)| is_kept(key, *value));
+    let mut members: BTreeMap<&str, String> =
+        kept.map(|(key, value)| (key.as_ref(), json::compacted(*value))).collect();
+    members.insert("id", json::string(id));
+    if !parent.is_empty() {
+        members.insert("parent", json::string(parent));
     }
-    for (name, own) in own {
-        entry = own.iter().fold(entry, |entry, own| entry.json(name, own));
+    if is_throwaway {
+        members.insert("throwaway", "true".to_owned());
     }
-    entry.finish()
+    members.iter().fold(ObjectWriter::new(), |entry, (key, value)| entry.json(key, value)).finish()
+}
+
+/// A member of the config that stays in the topmost entry.
+fn is_kept(key: &str, value: Raw<'_>) -> bool {
+    let is_said_elsewhere = ["rootfs", "history"].contains(&key);
+    let is_stray = STRAY_KEYS.iter().any(|stray| json::equal_fold(key, stray));
+    let is_unreadable_time = json::equal_fold(key, "created") && !value.is_null() && !is_time(value);
+    !is_said_elsewhere && !is_stray && !is_unreadable_time
 }
 
 /// Every engine refuses an image whose topmost `created` is not a time, so one that is not is left out.
-fn is_time(value: json::Raw<'_>) -> bool {
+fn is_time(value: Raw<'_>) -> bool {
     value.string().is_some_and(|text| Timestamp::parse(&text).is_some())
 }

@@ -38,7 +38,7 @@ pub enum InvalidKey {
     NotAScalar,
 }
 
-/// DER of a P-256 SubjectPublicKeyInfo (RFC 5480) up to the point.
+/// DER of a P-256 `SubjectPublicKeyInfo` (RFC 5480) up to the point.
 const SPKI_PREFIX: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, //
     0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
@@ -95,7 +95,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Base32 of the first 30 bytes of SHA-256 over the SubjectPublicKeyInfo, a colon after every four characters.
+/// Base32 of the first 30 bytes of SHA-256 over the `SubjectPublicKeyInfo`, a colon after every four characters.
 fn key_id(point: &[u8]) -> String {
     const HASHED_BYTES: usize = 30;
     let hash = Sha256::new().chain_update(SPKI_PREFIX).chain_update(point).finalize();

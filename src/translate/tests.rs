@@ -1,7 +1,6 @@
 //! The cells, one rule each. Expected documents are written out by hand from Docker's and the OCI's specifications;
 //! whole schema 1 documents of other programs are compared in the crate's integration tests.
 
-use super::table::cell_for;
 use super::*;
 use crate::image::json::{self, Keys};
 use crate::image::media_type;

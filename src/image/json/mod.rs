@@ -11,4 +11,4 @@ mod write;
 pub use raw::{Object, Raw};
 pub use scan::{DEPTH_MAX, Fault, Keys, scan};
 pub use text::{equal_fold, quoted};
-pub use write::{ObjectWriter, array, indented, string};
+pub use write::{ObjectWriter, array, compacted, indented, string};

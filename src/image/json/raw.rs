@@ -49,7 +49,7 @@ impl<'a> Raw<'a> {
     }
 
     /// The elements, if it is an array.
-    pub fn array(self) -> Option<Vec<Raw<'a>>> {
+    pub fn array(self) -> Option<Vec<Self>> {
         let mut cursor = Cursor::new(self.0);
         let mut elements = Vec::new();
         if !cursor.take(b'[') {

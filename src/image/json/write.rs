@@ -37,15 +37,6 @@ impl ObjectWriter {
         self
     }
 
-    /// A member whose value is written as it was, without whitespace and with what Go escapes escaped: what Go does
-    /// to a `json.RawMessage`. Numbers, keys and their order stay, repeated keys too.
-    #[must_use]
-    pub fn raw(mut self, key: &str, value: Raw<'_>) -> Self {
-        self.key(key);
-        push_compacted(&mut self.text, value);
-        self
-    }
-
     /// The object.
     pub fn finish(mut self) -> String {
         self.text.push('}');
@@ -81,51 +72,71 @@ pub fn array(values: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     text
 }
 
-/// Go's `json.Compact` with HTML escaping.
-fn push_compacted(out: &mut String, value: Raw<'_>) {
-    let mut in_string = false;
-    let mut escaped = false;
-    for character in value.as_str().chars() {
-        match character {
-            ' ' | '\t' | '\n' | '\r' if !in_string => continue,
-            '"' if !escaped => in_string = !in_string,
-            _ => {}
-        }
-        escaped = character == '\\' && !escaped;
-        if is_html(character) {
-            push_four_digits(out, character);
+/// A value as it was written, without whitespace and with what Go escapes escaped: what Go does to a `json.RawMessage`.
+/// Numbers, keys and their order stay, repeated keys too. What Go escapes can stand in strings only.
+pub fn compacted(value: Raw<'_>) -> String {
+    let mut out = String::with_capacity(value.as_str().len());
+    let mut rest = value.as_str();
+    while let Some(character) = rest.chars().next() {
+        if character == '"' {
+            let (string, after) = split_string(rest);
+            push_html_escaped(&mut out, string);
+            rest = after;
         } else {
-            out.push(character);
+            if !matches!(character, ' ' | '\t' | '\n' | '\r') {
+                out.push(character);
+            }
+            rest = rest.get(character.len_utf8()..).unwrap_or_default();
         }
     }
+    out
+}
+
+fn push_html_escaped(out: &mut String, string: &str) {
+    let mut rest = string;
+    while let Some(at) = rest.find(is_html) {
+        let (plain, from) = rest.split_at(at);
+        out.push_str(plain);
+        let mut characters = from.chars();
+        if let Some(character) = characters.next() {
+            push_four_digits(out, character);
+        }
+        rest = characters.as_str();
+    }
+    out.push_str(rest);
+}
+
+/// The string, quotes included, that stands at the beginning of well-formed JSON, and what follows it.
+fn split_string(text: &str) -> (&str, &str) {
+    let mut escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    text.split_at_checked(end.map_or(text.len(), |end| end + 2)).unwrap_or((text, ""))
 }
 
 /// Go's `json.Indent` of compact JSON: every line after the first begins with `prefix` and one `indent` per level.
 pub fn indented(compact: &str, prefix: &str, indent: &str) -> String {
     let mut out = String::with_capacity(compact.len() * 2);
     let mut depth: usize = 0;
-    let mut in_string = false;
-    let mut escaped = false;
     let mut just_opened = false;
-    for character in compact.chars() {
-        if in_string {
-            in_string = character != '"' || escaped;
-            escaped = character == '\\' && !escaped;
-            out.push(character);
-            continue;
-        }
-        if matches!(character, '}' | ']') {
-            depth = depth.saturating_sub(1);
-            if !just_opened {
-                push_line(&mut out, prefix, indent, depth);
-            }
-        } else if just_opened {
+    let mut rest = compact;
+    while let Some(character) = rest.chars().next() {
+        let closes = matches!(character, '}' | ']');
+        depth -= usize::from(closes && depth > 0);
+        if just_opened != closes {
             push_line(&mut out, prefix, indent, depth);
         }
+        let (token, after) = match character {
+            '"' => split_string(rest),
+            _ => rest.split_at(character.len_utf8()),
+        };
+        out.push_str(token);
+        rest = after;
         just_opened = matches!(character, '{' | '[');
         depth += usize::from(just_opened);
-        in_string = character == '"';
-        out.push(character);
         match character {
             ',' => push_line(&mut out, prefix, indent, depth),
             ':' => out.push(' '),
@@ -154,7 +165,7 @@ mod tests {
         let raw = " { \"Z\" : 1.50 , \"A\" : [ 1e3 , 12345678901234567890 ],\n\"A\":\"a <\\\" b\\\\\" , \"u\":\"\u{2028} \\u003c\\/\" } ";
         let value = scan(raw.as_bytes(), 4096, Keys::Repeatable).unwrap();
         assert_eq!(
-            ObjectWriter::new().raw("k<", value).finish(),
+            ObjectWriter::new().json("k<", &compacted(value)).finish(),
             "{\"k\\u003c\":{\"Z\":1.50,\"A\":[1e3,12345678901234567890],\"A\":\"a \\u003c\\\" b\\\\\",\"u\":\"\\u2028 \\u003c\\/\"}}"
         );
     }
