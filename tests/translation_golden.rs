@@ -1,6 +1,5 @@
 //! Derived documents, byte for byte, against what other programs made of the same input.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails the test")]
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,1 +1,20 @@
-//! The gateway between real registries and real clients.
+//! The gateway between real registries and real clients. `tests/run.sh` installs them; `cargo test --test real` runs this.
+//!
+//! A program that is not there is a failure that names it. The tools that are built with Go (distribution 3, crane, oras,
+//! regctl) are left out where there is no `go`, and the run says so.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must say where")]
+#![expect(clippy::indexing_slicing, reason = "an index that is not there fails the test, as it should")]
+
+mod clients;
+mod differential;
+mod old_clients;
+mod signature;
+
+mod documents;
+mod engines;
+mod http;
+mod images;
+mod layers;
+mod mixtures;
+mod programs;
+mod registries;

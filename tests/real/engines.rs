@@ -1,0 +1,166 @@
+//! containerd and dockerd of one's own: their own roots, sockets and processes, nothing shared with one that runs already.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    images::FILES,
+    layers,
+    programs::{self, Program, run},
+};
+
+/// containerd with empty stores, and `ctr` to talk to it.
+pub struct Containerd {
+    socket: PathBuf,
+    root: PathBuf,
+    // Ended before its directory is removed.
+    program: Program,
+    _directory: TempDir,
+}
+
+/// What would need devices, a network or file systems that a test machine may not have.
+const PLUGINS_LEFT_OUT: [&str; 6] = [
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.snapshotter.v1.aufs",
+    "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.overlayfs",
+    "io.containerd.snapshotter.v1.zfs",
+];
+
+impl Containerd {
+    pub fn start() -> Self {
+        let directory = programs::directory();
+        let path = |name: &str| directory.path().join(name);
+        let (root, socket, settings) = (path("root"), path("containerd.sock"), path("config.toml"));
+        let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+        let text = format!(
+            "version = 2\nroot = {}\nstate = {}\noom_score = 0\ndisabled_plugins = {PLUGINS_LEFT_OUT:?}\n\
+             [grpc]\naddress = {}\n[ttrpc]\naddress = {}\n[plugins.\"io.containerd.internal.v1.opt\"]\npath = {}\n",
+            quoted(&root),
+            quoted(&path("state")),
+            quoted(&socket),
+            quoted(&path("ttrpc.sock")),
+            // Otherwise this plugin makes a folder in /opt.
+            quoted(&path("opt")),
+        );
+        std::fs::write(&settings, text).unwrap();
+        let mut command = Command::new(programs::debian("containerd"));
+        command.arg("--config").arg(&settings);
+        let program = Program::start("containerd", command, directory.path());
+        let mut containerd = Self { socket, root, program, _directory: directory };
+        let mut version = containerd.ctr();
+        version.arg("version");
+        containerd.program.wait_until("answer ctr", || programs::outcome(&mut version).status.success());
+        containerd
+    }
+
+    /// `ctr` at this containerd.
+    pub fn ctr(&self) -> Command {
+        let mut command = Command::new(programs::debian("ctr"));
+        command.arg("--address").arg(&self.socket);
+        command
+    }
+
+    /// Pulls and unpacks; gives the digest that containerd keeps for the name.
+    pub fn pull(&self, reference: &str) -> String {
+        run(self.ctr().args(["images", "pull", "--snapshotter", "native", "--plain-http", reference]));
+        let listed = run(self.ctr().args(["images", "list", &format!("name=={reference}")]));
+        listed.split_whitespace().find(|word| word.starts_with("sha256:")).expect("ctr lists a digest").to_owned()
+    }
+
+    /// Looks for the files of the runnable image in what was unpacked: the native snapshotter keeps every layer as a whole tree.
+    pub fn assert_files(&self, what: &str) {
+        let snapshots = self.root.join("io.containerd.snapshotter.v1.native/snapshots");
+        let whole = std::fs::read_dir(&snapshots).unwrap().any(|snapshot| holds_files(&snapshot.unwrap().path()));
+        assert!(whole, "{what}: no snapshot under {} holds the files of the image", snapshots.display());
+    }
+}
+
+/// dockerd with empty stores on a containerd of its own, and `docker` to talk to it.
+pub struct Dockerd {
+    host: String,
+    program: Program,
+    _directory: TempDir,
+    _containerd: Containerd,
+}
+
+impl Dockerd {
+    pub fn start() -> Self {
+        let containerd = Containerd::start();
+        let directory = programs::directory();
+        let path = |name: &str| directory.path().join(name);
+        let host = format!("unix://{}", path("docker.sock").display());
+        std::fs::write(path("daemon.json"), "{}").unwrap();
+        let mut command = Command::new(programs::debian("dockerd"));
+        command
+            .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"])
+            .args(["--oom-score-adjust=0", "--storage-driver=vfs"])
+            .arg("--config-file")
+            .arg(path("daemon.json"))
+            .arg("--data-root")
+            .arg(path("data"))
+            .arg("--exec-root")
+            .arg(path("exec"))
+            .arg("--pidfile")
+            .arg(path("pid"))
+            .arg("--containerd")
+            .arg(&containerd.socket)
+            .args(["--host", &host]);
+        let program = Program::start("dockerd", command, directory.path());
+        let mut dockerd = Self { host, program, _directory: directory, _containerd: containerd };
+        let mut version = dockerd.docker();
+        version.arg("version");
+        dockerd.program.wait_until("answer docker", || programs::outcome(&mut version).status.success());
+        dockerd
+    }
+
+    /// `docker` at this dockerd, whatever the environment says about others.
+    pub fn docker(&self) -> Command {
+        let mut command = Command::new(programs::debian("docker"));
+        for variable in ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"] {
+            command.env_remove(variable);
+        }
+        command.args(["--host", &self.host]);
+        command
+    }
+
+    /// Pulls and gives the digest that Docker reports.
+    pub fn pull(&self, reference: &str) -> String {
+        let said = run(self.docker().args(["pull", reference]));
+        let digest = said.lines().find_map(|line| line.strip_prefix("Digest: ")).expect("docker reports a digest");
+        digest.to_owned()
+    }
+
+    /// The image id, which is the digest of the config that Docker keeps.
+    pub fn image_id(&self, reference: &str) -> String {
+        run(self.docker().args(["image", "inspect", "--format", "{{.Id}}", reference])).trim().to_owned()
+    }
+
+    /// Looks for the files of the runnable image in a container made of it, then removes both.
+    pub fn assert_files_and_remove(&self, reference: &str, what: &str) {
+        let container = run(self.docker().args(["create", "--network", "none", reference])).trim().to_owned();
+        for (path, text) in FILES {
+            let copied = programs::outcome(self.docker().args(["cp", &format!("{container}:/{path}"), "-"]));
+            let name = path.rsplit('/').next().unwrap();
+            assert_eq!(layers::file_in_tar(&copied.stdout, name), Some(text.as_bytes()), "{what}: {path}");
+        }
+        run(self.docker().args(["rm", &container]));
+        run(self.docker().args(["rmi", "--force", reference]));
+    }
+}
+
+/// Whether every file of the runnable image is under `root` with the right text.
+pub fn holds_files(root: &Path) -> bool {
+    FILES.iter().all(|(path, text)| std::fs::read(root.join(path)).is_ok_and(|found| found == text.as_bytes()))
+}
+
+/// How clients write an image of a registry on loopback.
+pub fn reference(address: SocketAddr, repository: &str, tag: &str) -> String {
+    format!("{address}/{repository}:{tag}")
+}

@@ -1,0 +1,145 @@
+//! Real registries, the gateway in front of one, and pushing into them.
+
+use std::{net::SocketAddr, path::Path, process::Command};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    http::{self, Answer},
+    images::{Blob, Image, Twin},
+    programs::{self, Program},
+};
+
+/// A registry process with storage of its own.
+pub struct Registry {
+    pub name: &'static str,
+    pub address: SocketAddr,
+    _program: Program,
+    _directory: TempDir,
+}
+
+impl Registry {
+    /// docker-registry 2.8 as Debian packages it. It translates schema 2 to schema 1 for whoever sends no Accept header.
+    pub fn docker_registry() -> Self {
+        Self::start("docker-registry", &programs::debian("docker-registry"), "")
+    }
+
+    /// docker-registry 2.8 that takes schema 1 pushes, and checks their signature.
+    pub fn docker_registry_with_schema1() -> Self {
+        Self::start(
+            "docker-registry",
+            &programs::debian("docker-registry"),
+            "compatibility: {schema1: {enabled: true}}\n",
+        )
+    }
+
+    /// distribution 3, which knows no schema 1; none where there is no `go`.
+    pub fn distribution_3() -> Option<Self> {
+        programs::go_tool("registry").map(|binary| Self::start("distribution-3", &binary, ""))
+    }
+
+    /// Both registries that an image is put into.
+    pub fn both() -> Vec<Self> {
+        [Some(Self::docker_registry()), Self::distribution_3()].into_iter().flatten().collect()
+    }
+
+    fn start(name: &'static str, binary: &Path, more: &str) -> Self {
+        let directory = programs::directory();
+        let address = programs::free_address();
+        let settings = directory.path().join("config.yml");
+        let storage = directory.path().join("data");
+        let text = format!(
+            "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: '{}'}}}}\nhttp: {{addr: '{address}'}}\n{more}",
+            storage.display()
+        );
+        std::fs::write(&settings, text).unwrap();
+        let mut command = Command::new(binary);
+        // Tracing of distribution 3 would look for a collector.
+        command.arg("serve").arg(&settings).env("OTEL_TRACES_EXPORTER", "none");
+        let mut program = Program::start(name, command, directory.path());
+        program.wait_for_port(address);
+        Self { name, address, _program: program, _directory: directory }
+    }
+
+    /// Puts the image's blobs and one of its two manifests under `repository:tag`.
+    pub fn push(&self, image: &Image, twin: Twin, repository: &str, tag: &str) {
+        for blob in image.blobs() {
+            self.push_blob(repository, blob);
+        }
+        let manifest = image.manifest(twin);
+        let answer = self.put_manifest(repository, tag, twin.media_type(), &manifest);
+        assert_eq!(answer.status, 201, "{} refuses {repository}:{tag}: {}", self.name, answer.text());
+    }
+
+    pub fn push_blob(&self, repository: &str, blob: &Blob) {
+        let held = self.ask("HEAD", &format!("/v2/{repository}/blobs/{}", blob.digest), &[], b"");
+        if held.status == 200 {
+            return;
+        }
+        let begun = self.ask("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], b"");
+        let location = begun.header("location").expect("an upload has a Location");
+        let path = location.split_once(&self.address.to_string()).map_or(location, |(_, path)| path);
+        let target = format!("{path}&digest={}", blob.digest);
+        let answer = self.ask("PUT", &target, &[("Content-Type", "application/octet-stream")], &blob.bytes);
+        assert_eq!(answer.status, 201, "{} refuses blob {}: {}", self.name, blob.digest, answer.text());
+    }
+
+    pub fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: &[u8]) -> Answer {
+        self.ask("PUT", &format!("/v2/{repository}/manifests/{tag}"), &[("Content-Type", media_type)], bytes)
+    }
+
+    fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        http::ask(self.address, method, target, headers, body)
+            .unwrap_or_else(|fault| panic!("{} at {method} {target}: {fault}", self.name))
+    }
+}
+
+/// The built binary in front of one registry.
+pub struct Gateway {
+    pub address: SocketAddr,
+    program: Program,
+    _directory: TempDir,
+}
+
+impl Gateway {
+    /// A gateway whose store is its memory.
+    pub fn start(upstream: &Registry) -> Self {
+        let directory = programs::directory();
+        Self::start_with(upstream, "memory:", directory)
+    }
+
+    /// A gateway whose store is a directory.
+    pub fn start_with_directory_store(upstream: &Registry) -> Self {
+        let directory = programs::directory();
+        let store = format!("file://{}", directory.path().join("store").display());
+        Self::start_with(upstream, &store, directory)
+    }
+
+    fn start_with(upstream: &Registry, store: &str, directory: TempDir) -> Self {
+        let (address, admin) = (programs::free_address(), programs::free_address());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
+        command
+            .arg("serve")
+            .args(["--upstream", &format!("http://{}", upstream.address)])
+            .args(["--listen", &address.to_string()])
+            .args(["--admin-listen", &admin.to_string()])
+            .args(["--store", store])
+            .args(["--log-format", "json"]);
+        let mut program = Program::start("schemabridge", command, directory.path());
+        program.wait_for_port(address);
+        Self { address, program, _directory: directory }
+    }
+
+    /// Waits for a line of the gateway's log, which is written after its answer was sent, and gives it.
+    pub fn wait_for_line(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let log = self.program.path();
+        let mut found = None;
+        self.program.wait_until(what, || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            found = text.lines().filter_map(|line| serde_json::from_str(line).ok()).find(|line| wanted(line));
+            found.is_some()
+        });
+        found.expect("the wait ended with a line")
+    }
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The one test command: installs what the tests need, then runs the hermetic tests and those against real programs.
+#
+#   tests/run.sh
+#
+# Needs cargo; as root on Debian it installs the rest by itself. Tools written in Go are built where there is a `go`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec </dev/null
+
+section() { printf '\n==> %s (%s)\n' "$1" "$(date -u +%T)"; }
+
+if ! command -v cargo >/dev/null; then
+    echo "cargo is not installed: see https://rustup.rs" >&2
+    exit 1
+fi
+
+section 'Go tools: building in the background'
+log="$(mktemp)"
+nice -n 10 tests/tools.sh >"$log" 2>&1 &
+tools=$!
+# An early end takes the builds and their log with it.
+trap 'kill "$tools" 2>/dev/null || true; rm -f "$log"' EXIT
+
+section 'Debian packages'
+tests/packages.sh build-essential curl docker-registry skopeo podman buildah containerd docker.io
+
+section 'Hermetic tests: an upstream in the test process'
+cargo test --locked
+
+section 'Go tools: waiting for them'
+if ! wait "$tools"; then
+    cat "$log" >&2
+    exit 1
+fi
+grep -v '^go: downloading' "$log"
+
+section 'Real tests: real registries and real clients'
+if ((EUID != 0)); then
+    echo "dockerd, containerd, podman and buildah can be started by root only: run this as root" >&2
+    exit 1
+fi
+cargo test --locked --test real
