@@ -104,6 +104,9 @@ impl<'ast> Visit<'ast> for Paths {
         self.note_tree(&[], &item.tree);
     }
 
+    /// `pub(crate)` is no way to anywhere.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
         self.module.push(item.ident.to_string());
         visit::visit_item_mod(self, item);

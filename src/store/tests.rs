@@ -28,7 +28,7 @@ async fn what_is_kept_is_there_after_a_restart() {
     assert_eq!(kept, "document");
     let store = directory_store(directory.path());
     assert_eq!(store.document(&recipe.derived).await.unwrap().unwrap(), "document");
-    assert_eq!(store.recipes(&recipe.scope(), &recipe.derived).await.unwrap(), [recipe.clone()]);
+    assert_eq!(store.recipes(&recipe.scope(), &recipe.derived).await.unwrap(), std::slice::from_ref(&recipe));
     let other = Scope::new("default", &"a/c".parse().unwrap());
     assert!(store.recipes(&other, &recipe.derived).await.unwrap().is_empty());
 }
