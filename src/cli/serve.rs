@@ -85,10 +85,8 @@ async fn asked_to_stop() -> std::io::Result<()> {
 
 fn start_log(arguments: &ServeArguments) {
     let colours = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(arguments.log_level)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours);
+    let builder =
+        tracing_subscriber::fmt().with_max_level(arguments.log_level).with_writer(std::io::stderr).with_ansi(colours);
     match arguments.log_format {
         LogFormat::Json => builder.json().flatten_event(true).init(),
         LogFormat::Text => builder.init(),
