@@ -2,9 +2,23 @@
 #![cfg(test)]
 
 mod golden_schema1;
+mod blobs;
+mod by_digest;
+mod clients_over_a_socket;
+mod credentials;
+mod faults;
+mod headers;
 mod import_direction;
 mod negotiation_table;
+mod parsing;
+mod push;
+mod refusals;
+mod secrets;
+mod single_flight;
+mod store;
 mod support;
+mod the_table;
 mod translation_golden;
 mod translation_properties;
+mod traps;
 mod upstream_for_tests;
