@@ -1,12 +1,12 @@
 //! The promises of the gateway, one file each, through real sockets against an in-process upstream.
 #![cfg(test)]
 
-mod golden_schema1;
 mod blobs;
 mod by_digest;
 mod clients_over_a_socket;
 mod credentials;
 mod faults;
+mod golden_schema1;
 mod headers;
 mod import_direction;
 mod negotiation_table;
