@@ -12,6 +12,7 @@ mod import_direction;
 mod negotiation_table;
 mod parsing;
 mod push;
+mod recook;
 mod refusals;
 mod secrets;
 mod single_flight;
