@@ -18,6 +18,7 @@ mod push;
 mod recook;
 mod refusals;
 mod secrets;
+mod shutdown;
 mod single_flight;
 mod store;
 mod support;
