@@ -60,7 +60,7 @@ async fn the_work_goes_on_when_the_client_that_began_it_leaves() {
     assert_eq!(stage.upstream.requests_to("GET", &stage.config).len(), 1);
 }
 
-/// crates of futures that restart on every departure have crashed here.
+/// A cache that starts its work again whenever the one who waits for it leaves gives up after enough departures.
 #[tokio::test]
 async fn clients_that_leave_one_by_one_do_not_start_it_again() {
     let stage = stage().await;
