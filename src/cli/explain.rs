@@ -16,6 +16,7 @@ use url::Url;
 
 use crate::config::{self, GatewayArguments, Unusable};
 use crate::gateway::{Body, Gateway, Outcome};
+use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository};
 use crate::negotiate::clients::{KNOWN, KnownClient};
 use crate::store::Location;
@@ -67,7 +68,7 @@ impl FromStr for Image {
 struct Explanation {
     image: String,
     upstream: String,
-    stored: Option<&'static str>,
+    stored: Option<Format>,
     digest: Option<String>,
     clients: Vec<Verdict>,
 }
@@ -76,7 +77,7 @@ struct Explanation {
 struct Verdict {
     client: &'static str,
     status: u16,
-    served: Option<&'static str>,
+    served: Option<Format>,
     media_type: Option<String>,
     digest: Option<String>,
     why: Option<String>,
@@ -171,14 +172,14 @@ async fn words_of(response: Response<Body>) -> Option<String> {
 }
 
 fn in_lines(explanation: &Explanation) -> String {
-    let stored = explanation.stored.unwrap_or("nothing that can be read");
+    let stored = explanation.stored.map_or("nothing that can be read", Format::word);
     let digest = explanation.digest.as_deref().unwrap_or_default();
     let mut text = format!("{} at {}\nstored: {stored} {digest}\n\n", explanation.image, explanation.upstream);
     let width = explanation.clients.iter().map(|verdict| verdict.client.len()).max().unwrap_or_default();
     for verdict in &explanation.clients {
         let got = match verdict.served {
             Some(served) if Some(served) == explanation.stored && verdict.digest == explanation.digest => "as stored",
-            Some(served) => served,
+            Some(served) => served.word(),
             None => "refused",
         };
         let why = verdict.why.as_deref().unwrap_or_default();

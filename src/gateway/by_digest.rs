@@ -60,7 +60,7 @@ impl Gateway {
             tokio::join!(self.find_stored(exchange, &repository, &digest), self.store.recipes(&scope, &digest));
         let not_found = match upstream {
             Ok(Found::Parsed(stored)) => {
-                exchange.record.outcome.stored = Some(stored.format().word());
+                exchange.record.outcome.stored = Some(stored.format());
                 return self.answer_stored(exchange, &stored, &digest, Addressed::ByDigest).await;
             }
             Ok(Found::Unread { headers, body }) => return Ok(answer_unread(&headers, body, &digest)),
@@ -78,7 +78,7 @@ impl Gateway {
 
     /// The first recipe whose source the upstream lets this caller see now. `None` if all sources are gone; any other
     /// refusal is the upstream's answer, unless another source is visible.
-    async fn visible_source<'a>(
+    pub(super) async fn visible_source<'a>(
         &self,
         exchange: &Exchange,
         recipes: &'a [Recipe],
@@ -164,8 +164,8 @@ async fn read_start(mut body: StreamedBody) -> Result<Start, Failure> {
 }
 
 fn answer_handed(exchange: &mut Exchange, derived: &Derived, recipe: &Recipe) -> Response<Body> {
-    exchange.record.outcome.stored = Some(recipe.source_format.word());
-    exchange.record.outcome.served = Some(derived.format.word());
+    exchange.record.outcome.stored = Some(recipe.source_format);
+    exchange.record.outcome.served = Some(derived.format);
     exchange.record.outcome.source = Some(recipe.source.to_string());
     exchange.record.outcome.digest = Some(derived.digest.to_string());
     exchange.record.outcome.why = Some("derived digest");

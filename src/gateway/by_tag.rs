@@ -62,7 +62,7 @@ impl Gateway {
             }
             None => self.stored(&exchange.caller, &repository, &resolved.digest).await?,
         };
-        exchange.record.outcome.stored = Some(stored.format().word());
+        exchange.record.outcome.stored = Some(stored.format());
         exchange.record.outcome.source = Some(resolved.digest.to_string());
         let tagged = Tagged { repository, tag, stored, digest: resolved.digest.clone() };
         let facts = Stored::of(&tagged.stored);
@@ -115,7 +115,7 @@ impl Gateway {
         } else {
             stored.bytes().clone()
         };
-        exchange.record.outcome.served = Some(stored.format().word());
+        exchange.record.outcome.served = Some(stored.format());
         exchange.record.outcome.digest = Some(digest.to_string());
         let document = Document { bytes, media_type: stored.media_type(), digest, origin: None };
         Ok(document.answer(addressed, &exchange.head.headers))
@@ -251,7 +251,7 @@ fn order_for(exchange: &Exchange, tagged: &Tagged, stored: Arc<Manifest>, source
 
 fn answer_derived(exchange: &mut Exchange, kept: &Kept) -> Response<Body> {
     let Kept { derived, recipe } = kept;
-    exchange.record.outcome.served = Some(derived.format.word());
+    exchange.record.outcome.served = Some(derived.format);
     exchange.record.outcome.digest = Some(derived.digest.to_string());
     let origin = Origin { source: recipe.source.clone(), from: recipe.source_format, to: derived.format };
     let media_type = derived.format.media_type();

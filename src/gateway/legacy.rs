@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Response;
 use moka::sync::Cache;
 
+use crate::image::media_type::Format;
 use crate::image::reference::Repository;
 
 use super::body::Body;
@@ -30,14 +31,20 @@ impl Default for Refusals {
     }
 }
 
-/// Notes the words of a format refusal given to Docker 1.6 or 1.7.
+/// Notes a format refusal given to Docker 1.6 or 1.7, in words that tell no more of the document than its format.
 pub(super) fn remember(refusals: &Refusals, exchange: &Exchange, fault: &Fault) {
-    let is_legacy =
-        exchange.client.docker_version().is_some_and(|version| version.major == 1 && matches!(version.minor, 6 | 7));
-    let (Fault::Unacceptable(words) | Fault::Malformed(words)) = fault else { return };
-    if let (true, Ok(Route::Manifest { repository, .. })) = (is_legacy, Route::of(exchange.head.uri.path())) {
-        refusals.0.insert((exchange.client_address(), repository), words.as_str().into());
+    let client = &exchange.client;
+    let is_legacy = client.docker_version().is_some_and(|version| version.major == 1 && matches!(version.minor, 6 | 7));
+    if !is_legacy || !matches!(fault, Fault::Unacceptable(_) | Fault::Malformed(_)) {
+        return;
     }
+    let Ok(Route::Manifest { repository, .. }) = Route::of(exchange.head.uri.path()) else { return };
+    let stored = exchange.record.outcome.stored.map_or("a document that cannot be read", Format::name);
+    let words = format!(
+        "{repository} is stored as {stored}, {client} reads only Docker schema 1, and this image cannot be translated \
+         to it; a newer Docker says why, or pulls it"
+    );
+    refusals.0.insert((exchange.client_address(), repository), words.into());
 }
 
 /// Repeats them.

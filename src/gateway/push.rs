@@ -39,7 +39,7 @@ impl Gateway {
                 self.pass_push(exchange).await
             }
             Route::Manifest { repository, reference: Reference::Digest(digest) } if method == Method::DELETE => {
-                self.refuse_to_delete_derived(&repository, &digest).await?;
+                self.refuse_to_delete_derived(exchange, &repository, &digest).await?;
                 self.pass_push(exchange).await
             }
             Route::Manifest { .. } | Route::Blob { .. } | Route::Upload | Route::Other => {
@@ -146,10 +146,20 @@ impl Gateway {
         Ok(self.upstream.forward(&exchange.caller, request).await?)
     }
 
-    /// A derived digest is not the upstream's to delete; its source is.
-    async fn refuse_to_delete_derived(&self, repository: &Repository, digest: &Digest) -> Result<(), Fault> {
+    /// A derived digest is not the upstream's to delete; its source is. Who may not see the source is not told of it.
+    async fn refuse_to_delete_derived(
+        &self,
+        exchange: &Exchange,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<(), Fault> {
+        let reference = Reference::Digest(digest.clone());
+        if !self.resolve(&exchange.caller, repository, &reference).await.is_err_and(|failure| failure.is_not_found()) {
+            return Ok(());
+        }
         let scope = Scope::new(&self.options.upstream_name, repository);
-        match self.store.recipes(&scope, digest).await?.first() {
+        let recipes = self.store.recipes(&scope, digest).await?;
+        match self.visible_source(exchange, &recipes).await? {
             Some(recipe) => Err(Fault::NotAllowed(format!(
                 "{digest} is a translation made by this gateway; delete what it was made from, {}",
                 recipe.source

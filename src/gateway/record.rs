@@ -6,15 +6,17 @@ use http::StatusCode;
 use http::header::USER_AGENT;
 use http::request::Parts;
 
+use crate::image::media_type::Format;
+
 use super::fault::Fault;
 
 /// What became of a request for a manifest. It goes with the response, for the commands that explain it.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// The format that is stored, in a word.
-    pub stored: Option<&'static str>,
-    /// The format that is served, in a word.
-    pub served: Option<&'static str>,
+    /// The format that is stored.
+    pub stored: Option<Format>,
+    /// The format that is served.
+    pub served: Option<Format>,
     /// Why.
     pub why: Option<&'static str>,
     /// Whether the derived document was at hand.
@@ -53,8 +55,8 @@ impl Record {
                     status = status.as_u16(),
                     client = class,
                     user_agent = user_agent.as_deref(),
-                    stored = outcome.stored,
-                    served = outcome.served,
+                    stored = outcome.stored.map(Format::word),
+                    served = outcome.served.map(Format::word),
                     why = outcome.why,
                     cache = outcome.cache,
                     source = outcome.source,

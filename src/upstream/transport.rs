@@ -1,6 +1,6 @@
 //! The HTTP clients and what every request of ours carries.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, USER_AGENT};
@@ -71,7 +71,7 @@ impl Transport {
     pub(super) async fn send_streaming(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
         if request.body().is_some() {
             // An upload takes as long as the client needs to send it; its answer comes after that.
-            return self.streams.execute(request).await.map(Into::into).map_err(unreachable);
+            return final_answer(self.streams.execute(request).await);
         }
         self.execute(&self.streams, request).await
     }
@@ -82,10 +82,20 @@ impl Transport {
         request: reqwest::Request,
     ) -> Result<Response<reqwest::Body>, Failure> {
         match tokio::time::timeout(self.answer_timeout, client.execute(request)).await {
-            Ok(answer) => answer.map(Into::into).map_err(unreachable),
+            Ok(answer) => final_answer(answer),
             Err(_) => Err(Failure::TimedOut { seconds: self.answer_timeout.as_secs() }),
         }
     }
+}
+
+/// An answer that is one: an upstream that switches to another protocol, which nobody asked for, has answered nothing.
+fn final_answer(answer: reqwest::Result<reqwest::Response>) -> Result<Response<reqwest::Body>, Failure> {
+    let answer = answer.map_err(unreachable)?;
+    if answer.status().is_informational() {
+        let reason = format!("it answered {} to a request that asked for no such thing", answer.status());
+        return Err(Failure::Unreachable { reason });
+    }
+    Ok(answer.into())
 }
 
 enum Http1 {
@@ -93,18 +103,22 @@ enum Http1 {
     Only,
 }
 
-/// Trusts what the machine trusts, and the compiled-in roots where the machine names none.
-fn tls_config(protocols: &[&[u8]]) -> Result<ClientConfig, String> {
+/// What the machine trusts, and the compiled-in roots where the machine names none.
+static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
+    Arc::new(roots)
+});
+
+fn tls_config(protocols: &[&[u8]]) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
+        .with_root_certificates(Arc::clone(&ROOTS))
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(config)
