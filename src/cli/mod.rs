@@ -65,8 +65,19 @@ fn refused(error: &clap::Error) -> ExitCode {
         return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    complain(line.strip_prefix("error: ").unwrap_or(line))
+    let sentence: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let line = without_password(&sentence.join(" "));
+    complain(line.strip_prefix("error: ").unwrap_or(&line))
+}
+
+/// A mistyped URL is repeated, but not the password in it.
+fn without_password(line: &str) -> String {
+    let Some((before, after)) = line.split_once("://") else { return line.to_owned() };
+    let authority = after.split(['/', '\'', ' ']).next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((secret, _)) => format!("{before}://[redacted]{}", after.get(secret.len()..).unwrap_or_default()),
+        None => line.to_owned(),
+    }
 }
 
 fn complain(line: &str) -> ExitCode {

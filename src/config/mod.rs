@@ -1,6 +1,6 @@
 //! Floor 6: what the operator says, from flags and their `SCHEMABRIDGE_…` twins. Nothing else reads the environment.
 
-mod values;
+pub(crate) mod values;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -82,7 +82,7 @@ pub struct GatewayArguments {
     pub token_realm: Option<Url>,
 
     /// Let pushes through to the upstream
-    #[arg(long, env = "SCHEMABRIDGE_PUSH")]
+    #[arg(long, env = "SCHEMABRIDGE_PUSH", value_parser = clap::builder::BoolishValueParser::new())]
     pub push: bool,
 
     /// What an unknown client that sends no Accept header gets

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("0.0.0.0:{port}"));
     text.parse().map_err(|_| "expected an IP address and a port, such as `127.0.0.1:5000` or `[::1]:5000`".to_owned())
 }
@@ -23,6 +23,9 @@ pub(super) fn registry_url(text: &str) -> Result<Url, String> {
 pub(super) fn plain_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let url = url.ok_or("expected an http or https URL, such as `https://registry.example`")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("expected a URL without user and password: they come from the clients".to_owned());
+    }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("expected a URL without query and fragment".to_owned());
     }
@@ -101,7 +104,16 @@ mod tests {
         for good in ["http://127.0.0.1:5000", "https://registry.example/prefix"] {
             assert!(registry_url(good).is_ok(), "{good}");
         }
-        for bad in ["registry.example", "ftp://x", "https://", "https://x/v2/", "https://x?y=z", "http://x#y"] {
+        for bad in [
+            "registry.example",
+            "ftp://x",
+            "https://",
+            "https://x/v2/",
+            "https://x?y=z",
+            "http://x#y",
+            "http://u:p@x",
+            "http://u@x",
+        ] {
             assert!(registry_url(bad).is_err(), "{bad}");
         }
         assert_eq!(address(":5000"), Ok("0.0.0.0:5000".parse().unwrap()));

@@ -71,6 +71,9 @@ impl Gateway {
         let request =
             ForwardRequest { method, path: path.to_owned(), query: None, headers: HeaderMap::new(), body: None };
         let answer = self.upstream.forward(&exchange.caller, request).await.ok()?;
+        if answer.status() != StatusCode::OK {
+            return None;
+        }
         answer.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 

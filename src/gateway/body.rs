@@ -18,10 +18,11 @@ enum Kind {
     Checked(Box<Checked>),
 }
 
-/// A large document as it arrives: the bytes that were read already, then the rest, and an error instead of a clean end
-/// if all of it does not have the digest that it was asked by.
+/// A large document as it arrives: the bytes that were read already, then the rest. Each frame waits for the next one, so
+/// that the last goes out only if the whole has the digest that it was asked by: a client that counts bytes stops reading
+/// at the last one and would never hear the verdict.
 struct Checked {
-    start: Option<Bytes>,
+    held: Option<Bytes>,
     rest: StreamedBody,
     expected: Digest,
     verifier: Option<Verifier>,
@@ -45,8 +46,10 @@ impl Body {
 
     /// The start of a document that was read already, then the rest, checked against its digest at the end.
     pub fn checked(start: Bytes, rest: StreamedBody, expected: &Digest) -> Self {
-        let verifier = Some(Verifier::new(expected.algorithm()));
-        Self(Kind::Checked(Box::new(Checked { start: Some(start), rest, expected: expected.clone(), verifier })))
+        let mut verifier = Verifier::new(expected.algorithm());
+        verifier.update(&start);
+        let verifier = Some(verifier);
+        Self(Kind::Checked(Box::new(Checked { held: Some(start), rest, expected: expected.clone(), verifier })))
     }
 }
 
@@ -83,23 +86,34 @@ impl http_body::Body for Body {
 
 impl Checked {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let frame = match self.start.take() {
-            Some(start) => Some(Ok(Frame::data(start))),
-            None => ready!(Pin::new(&mut self.rest).poll_frame(context)),
-        };
-        let Some(Ok(frame)) = frame else {
-            let verifier = self.verifier.take();
-            return Poll::Ready(frame.or_else(|| self.verdict(verifier?)));
-        };
-        if let (Some(verifier), Some(data)) = (&mut self.verifier, frame.data_ref()) {
-            verifier.update(data);
+        loop {
+            if self.verifier.is_none() {
+                return Poll::Ready(None);
+            }
+            let next = match ready!(Pin::new(&mut self.rest).poll_frame(context)) {
+                Some(Ok(frame)) => frame.into_data().ok(),
+                Some(Err(failure)) => {
+                    self.verifier = None;
+                    return Poll::Ready(Some(Err(failure)));
+                }
+                None => return Poll::Ready(self.last()),
+            };
+            let Some(next) = next.filter(|next| !next.is_empty()) else { continue };
+            if let Some(verifier) = &mut self.verifier {
+                verifier.update(&next);
+            }
+            if let Some(held) = self.held.replace(next) {
+                return Poll::Ready(Some(Ok(Frame::data(held))));
+            }
         }
-        Poll::Ready(Some(Ok(frame)))
     }
 
-    fn verdict(&self, verifier: Verifier) -> Option<Result<Frame<Bytes>, Failure>> {
-        let found = verifier.finish();
-        let expected = self.expected.clone();
-        (found != expected).then_some(Err(Failure::WrongBytes { expected, found }))
+    /// The last frame, or an error instead of it.
+    fn last(&mut self) -> Option<Result<Frame<Bytes>, Failure>> {
+        let found = self.verifier.take()?.finish();
+        if found != self.expected {
+            return Some(Err(Failure::WrongBytes { expected: self.expected.clone(), found }));
+        }
+        self.held.take().map(|held| Ok(Frame::data(held)))
     }
 }

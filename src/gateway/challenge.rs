@@ -57,6 +57,9 @@ impl Gateway {
         if ping.status == StatusCode::OK {
             return Ok(welcome());
         }
+        if !ping.status.is_client_error() && !ping.status.is_server_error() {
+            return Err(Failure::Unexpected { status: ping.status }.into());
+        }
         let refusal = Refusal { status: ping.status, headers: ping.headers, body: bytes::Bytes::new() };
         Err(Failure::Refused(Box::new(refusal)).into())
     }

@@ -79,7 +79,8 @@ impl Fault {
                 Failure::Refused(refusal) => refusal.status,
                 Failure::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
                 Failure::UnforwardableQuery => StatusCode::BAD_REQUEST,
-                Failure::Unreachable { .. }
+                Failure::Unexpected { .. }
+                | Failure::Unreachable { .. }
                 | Failure::WrongBytes { .. }
                 | Failure::TooLarge { .. }
                 | Failure::RedirectRefused { .. }

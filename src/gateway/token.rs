@@ -33,6 +33,9 @@ impl Gateway {
         let answer = self.upstream.exchange_token(request).await?.ok_or(Fault::NotFound)?;
         if answer.status != StatusCode::OK {
             let TokenAnswer { status, headers, body } = answer;
+            if !status.is_client_error() && !status.is_server_error() {
+                return Err(Failure::Unexpected { status }.into());
+            }
             return Err(Failure::Refused(Box::new(Refusal { status, headers, body })).into());
         }
         Ok(with_both_fields(&answer))

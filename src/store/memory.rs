@@ -16,6 +16,10 @@ use super::recipe::{Recipe, Scope};
 /// What an entry costs beside its bytes: keys, counters and the typed view. A rough figure, meant to be no less.
 const ENTRY_OVERHEAD_BYTES: usize = 1024;
 
+/// What a parsed document costs at most, bytes and typed view together, as a multiple of its bytes: one of nothing but
+/// short annotations was measured at seven.
+const TYPED_VIEW_FACTOR: usize = 8;
+
 /// What decides the bytes of a derived document within one process, whose edition and signing key do not change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dish {
@@ -61,7 +65,7 @@ impl Memory {
     /// A memory of about this many bytes: half for stored documents, half for derived ones.
     pub fn new(bytes_max: u64) -> Self {
         Self {
-            stored: weighed(bytes_max / 2, |manifest: &Arc<Manifest>| manifest.bytes().len() * 2),
+            stored: weighed(bytes_max / 2, |manifest: &Arc<Manifest>| manifest.bytes().len() * TYPED_VIEW_FACTOR),
             derived: weighed(bytes_max / 4, |kept: &Arc<Kept>| kept.derived.bytes.len()),
             handed: weighed(bytes_max / 4, |handed: &Arc<Handed>| {
                 handed.derived.bytes.len() + handed.recipes.len() * ENTRY_OVERHEAD_BYTES

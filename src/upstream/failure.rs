@@ -14,6 +14,12 @@ pub enum Failure {
     /// The upstream answered, and not with what was asked for.
     #[error("the upstream answered {}", .0.status)]
     Refused(Box<Refusal>),
+    /// The upstream answered with a status that is neither what was asked for nor a refusal.
+    #[error("the upstream answered {status} where it should not")]
+    Unexpected {
+        /// The status.
+        status: StatusCode,
+    },
     /// No connection, or it broke.
     #[error("the upstream cannot be reached: {reason}")]
     Unreachable {
@@ -75,6 +81,7 @@ impl Failure {
     pub fn words(&self, authority: &str) -> String {
         match self {
             Self::Refused(refusal) => format!("the registry {authority} answered {}", refusal.status),
+            Self::Unexpected { status } => format!("the registry {authority} answered {status} where it should not"),
             Self::Unreachable { reason } => format!("the registry {authority} cannot be reached: {reason}"),
             Self::TimedOut { seconds } => format!("the registry {authority} sent nothing for {seconds} s"),
             Self::WrongBytes { expected, found } => {
@@ -104,6 +111,14 @@ impl Failure {
     /// The upstream says that there is no such thing.
     pub fn is_not_found(&self) -> bool {
         self.status() == Some(StatusCode::NOT_FOUND)
+    }
+
+    /// The upstream may not have what was asked for: it says so, or refuses to say. Not where it wants a login first, nor
+    /// where it is busy or broken.
+    pub fn may_be_absence(&self) -> bool {
+        self.status().is_some_and(|status| {
+            status.is_client_error() && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS)
+        })
     }
 
     /// The upstream refuses this caller; another caller may fare better.

@@ -280,6 +280,9 @@ impl Upstream {
     /// its body.
     pub async fn refused(&self, answer: http::Response<impl Into<AnswerBody>>) -> Failure {
         let (head, body) = answer.into_parts();
+        if !head.status.is_client_error() && !head.status.is_server_error() {
+            return Failure::Unexpected { status: head.status };
+        }
         self.realm.learn(head.status, &head.headers);
         let body = match body.into() {
             AnswerBody::Raw(raw) => self.streamed(raw),

@@ -20,7 +20,7 @@ use super::{Caller, Failure, Refusal, Upstream};
 pub const TOKEN_BYTES_MAX: usize = 64 * 1024;
 
 /// Docker Hub's registry and its token service are two hosts of one owner.
-const DOCKER_HUB_HOSTS: [&str; 3] = ["registry-1.docker.io", "index.docker.io", "docker.io"];
+pub(super) const DOCKER_HUB_HOSTS: [&str; 3] = ["registry-1.docker.io", "index.docker.io", "docker.io"];
 const DOCKER_HUB_TOKEN_HOST: &str = "auth.docker.io";
 
 /// The realm that the upstream itself last named.
