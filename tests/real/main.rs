@@ -8,7 +8,9 @@
 mod clients;
 mod differential;
 mod old_clients;
+mod pushes;
 mod signature;
+mod stored_schema1;
 
 mod documents;
 mod engines;

@@ -105,18 +105,22 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway whose store is its memory.
     pub fn start(upstream: &Registry) -> Self {
-        let directory = programs::directory();
-        Self::start_with(upstream, "memory:", directory)
+        Self::start_with(upstream, "memory:", &[], programs::directory())
+    }
+
+    /// A gateway that lets pushes through.
+    pub fn start_for_pushes(upstream: &Registry) -> Self {
+        Self::start_with(upstream, "memory:", &["--push"], programs::directory())
     }
 
     /// A gateway whose store is a directory.
     pub fn start_with_directory_store(upstream: &Registry) -> Self {
         let directory = programs::directory();
         let store = format!("file://{}", directory.path().join("store").display());
-        Self::start_with(upstream, &store, directory)
+        Self::start_with(upstream, &store, &[], directory)
     }
 
-    fn start_with(upstream: &Registry, store: &str, directory: TempDir) -> Self {
+    fn start_with(upstream: &Registry, store: &str, more: &[&str], directory: TempDir) -> Self {
         let (address, admin) = (programs::free_address(), programs::free_address());
         let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
         command
@@ -125,7 +129,8 @@ impl Gateway {
             .args(["--listen", &address.to_string()])
             .args(["--admin-listen", &admin.to_string()])
             .args(["--store", store])
-            .args(["--log-format", "json"]);
+            .args(["--log-format", "json"])
+            .args(more);
         let mut program = Program::start("schemabridge", command, directory.path());
         program.wait_for_port(address);
         Self { address, program, _directory: directory }
