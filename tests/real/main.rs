@@ -6,6 +6,7 @@
 #![expect(clippy::indexing_slicing, reason = "an index that is not there fails the test, as it should")]
 
 mod clients;
+mod credentials;
 mod differential;
 mod old_clients;
 mod pushes;
