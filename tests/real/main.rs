@@ -7,6 +7,7 @@
 
 mod clients;
 mod credentials;
+mod derived;
 mod differential;
 mod old_clients;
 mod pushes;
@@ -15,6 +16,7 @@ mod stored_schema1;
 
 mod documents;
 mod engines;
+mod guises;
 mod http;
 mod images;
 mod layers;
