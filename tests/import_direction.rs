@@ -100,6 +100,9 @@ impl<'ast> Visit<'ast> for Paths {
         visit::visit_path(self, path);
     }
 
+    /// `pub(crate)` is no arrow.
+    fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
+
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         self.note_tree(&[], &item.tree);
     }
@@ -176,8 +179,8 @@ fn rooms() -> Vec<(PathBuf, String, Vec<Vec<String>>)> {
 
 fn wrong_ways(room: &str, paths: &[Vec<String>]) -> Vec<String> {
     let leads = |path: &&Vec<String>| match path.as_slice() {
-        [root, to, ..] if root == "crate" => FLOORS.iter().any(|(name, _)| name == to) && !may_know(room, to),
-        [root] => root == "crate",
+        [origin, to, ..] if origin == "crate" => FLOORS.iter().any(|(name, _)| name == to) && !may_know(room, to),
+        [origin] => origin == "crate",
         _ => false,
     };
     paths.iter().filter(leads).map(|path| path.join("::")).collect()
@@ -199,7 +202,7 @@ fn below_the_line_everything_is_pure() {
     for (file, room, paths) in rooms() {
         for path in paths.iter().map(|path| path.join("::")).filter(|_| floor(&room) <= PURE_MAX) {
             let is_impure = |name: &&str| path == **name || path.starts_with(&format!("{name}::"));
-            if IMPURE.iter().any(|name| is_impure(&name)) {
+            if IMPURE.iter().any(is_impure) {
                 wrong.push(format!("{}: {path}", file.display()));
             }
         }

@@ -1,5 +1,6 @@
 //! An HTTP/1.1 client that sends exactly the header lines it is given and keeps exactly what came back.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -151,7 +152,7 @@ impl Call {
         let host = self.host.clone().unwrap_or_else(|| address.to_string());
         let mut text = format!("{} {} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n", self.method, self.target);
         for (name, value) in &self.lines {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            write!(text, "{name}: {value}\r\n").unwrap();
         }
         text.push_str("\r\n");
         [text.as_bytes(), &self.body].concat()

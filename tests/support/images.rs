@@ -73,7 +73,6 @@ impl Document {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Gzip,
-    Plain,
     Zstd,
     Foreign,
     Encrypted,
@@ -84,7 +83,6 @@ impl Kind {
     fn schema2(self) -> &'static str {
         match self {
             Self::Gzip => "application/vnd.docker.image.rootfs.diff.tar.gzip",
-            Self::Plain => "application/vnd.docker.image.rootfs.diff.tar",
             Self::Zstd => "application/vnd.docker.image.rootfs.diff.tar.zstd",
             Self::Foreign => "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
             Self::Encrypted => "application/vnd.docker.image.rootfs.diff.tar.gzip+encrypted",
@@ -95,7 +93,6 @@ impl Kind {
     fn oci(self) -> &'static str {
         match self {
             Self::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
-            Self::Plain => "application/vnd.oci.image.layer.v1.tar",
             Self::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
             Self::Foreign => "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
             Self::Encrypted => "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
@@ -278,6 +275,17 @@ pub fn schema1_unsigned(name: &str) -> Document {
 /// The payload that docker-registry 2.8.2 makes of [`Image::golden`] as repository `test/repo`, tag `tag-1`.
 pub fn schema1_payload(name: &str) -> Vec<u8> {
     golden("out", &format!("{name}.payload"))
+}
+
+/// The signed part of a signed schema 1 document, put together as its first signature says (libtrust `ParsePrettySignature`).
+pub fn payload(signed: &[u8]) -> Vec<u8> {
+    let document: Value = serde_json::from_slice(signed).unwrap();
+    let protected = document["signatures"][0]["protected"].as_str().unwrap_or_else(|| panic!("not signed: {document}"));
+    let protected = data_encoding::BASE64URL_NOPAD.decode(protected.as_bytes()).unwrap();
+    let protected: Value = serde_json::from_slice(&protected).unwrap();
+    let length = usize::try_from(protected["formatLength"].as_u64().unwrap()).unwrap();
+    let tail = data_encoding::BASE64URL_NOPAD.decode(protected["formatTail"].as_str().unwrap().as_bytes()).unwrap();
+    [&signed[..length], &tail].concat()
 }
 
 /// A manifest list over these documents, each with `os/architecture` or `os/architecture/variant`.

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod fault;
+pub mod gateway;
 pub mod images;
 pub mod registry;
 pub mod upstream;
@@ -13,10 +14,8 @@ use std::time::Duration;
 /// Runs into a failure instead of a hang when the awaited event never comes. Far longer than any test needs, so no
 /// test depends on it.
 pub async fn patiently<T>(what: &str, event: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(60), event).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited in vain for {what}"),
-    }
+    let outcome = tokio::time::timeout(Duration::from_secs(60), event).await;
+    outcome.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 /// `value` of the `Authorization` header for these credentials.

@@ -148,20 +148,21 @@ impl Contents {
         if rest.is_empty() {
             return Answer::new(200).header("content-type", "application/json").body("{}");
         }
-        if let Some((name, upload)) = rest.rsplit_once("/blobs/uploads/") {
-            return self.upload(request, name, upload);
+        let (head, last) = rest.rsplit_once('/').unwrap_or(("", rest));
+        if let Some(name) = head.strip_suffix("/blobs/uploads") {
+            return self.upload(request, name, last);
         }
-        if let Some((name, digest)) = rest.rsplit_once("/blobs/") {
-            return self.blob_answer(request, name, digest);
+        if let Some(name) = head.strip_suffix("/blobs") {
+            return self.blob_answer(request, name, last);
         }
-        if let Some((name, reference)) = rest.rsplit_once("/manifests/") {
-            return self.manifest_answer(request, name, reference);
+        if let Some(name) = head.strip_suffix("/manifests") {
+            return self.manifest_answer(request, name, last);
         }
-        if let Some(name) = rest.strip_suffix("/tags/list") {
+        if let Some(name) = head.strip_suffix("/tags").filter(|_| last == "list") {
             return self.tags(request, name);
         }
-        if let Some((name, digest)) = rest.rsplit_once("/referrers/") {
-            return self.referrers(request, name, digest);
+        if let Some(name) = head.strip_suffix("/referrers") {
+            return self.referrers(request, name, last);
         }
         if rest == "_catalog" {
             let names: Vec<&String> = self.repositories.keys().collect();
@@ -288,7 +289,7 @@ impl Contents {
         sofar.extend_from_slice(&request.body);
         let length = sofar.len();
         match (request.method.as_str(), query.get("digest")) {
-            ("PATCH", _) => self.accepted(name, upload, length),
+            ("PATCH" | "GET", _) => self.accepted(name, upload, length),
             ("PUT", Some(digest)) if *digest == sha256(sofar) => {
                 let bytes = holdings.uploads.remove(upload).unwrap_or_default();
                 let digest = self.put_blob(name, bytes.into());
@@ -296,7 +297,6 @@ impl Contents {
             }
             ("PUT", _) => Answer::error(400, "DIGEST_INVALID", "provided digest did not match uploaded content"),
             ("DELETE", _) => Answer::new(204),
-            ("GET", _) => self.accepted(name, upload, length),
             _ => Answer::error(405, "UNSUPPORTED", "the operation is unsupported"),
         }
     }

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::fault::{Act, Answer, Delivery, Rule, When, glob};
+use super::fault::{Act, Delivery, Rule, When, glob};
 use super::images::{Document, Image};
 use super::registry::Contents;
 
@@ -234,18 +234,17 @@ fn frames(body: Bytes, delivery: Delivery) -> impl Stream<Item = Result<Frame<By
     stream::unfold((body, delivery, 0), |(mut rest, mut delivery, sent)| async move {
         let mut limit = PIECE;
         match &delivery {
-            Delivery::Whole => {}
             Delivery::Cut { after } if *after <= sent => {
                 // Lets hyper flush what it has, which it would throw away on an error.
                 tokio::task::yield_now().await;
                 return Some((Err(Reset), (Bytes::new(), Delivery::Whole, sent)));
             }
-            Delivery::Cut { after } => limit = limit.min(after - sent),
             Delivery::Held { after, gate } if *after <= sent => {
                 gate.pass().await;
                 delivery = Delivery::Whole;
             }
-            Delivery::Held { after, .. } => limit = limit.min(after - sent),
+            Delivery::Cut { after } | Delivery::Held { after, .. } => limit = limit.min(after - sent),
+            Delivery::Whole => {}
         }
         if rest.is_empty() {
             return None;

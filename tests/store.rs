@@ -1,0 +1,111 @@
+//! What the gateway handed out stays pullable across a restart with a directory, and goes with the process without one.
+
+use crate::support::client::{Client, Reply};
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::images::Image;
+use crate::support::upstream::Upstream;
+
+const TAGGED: &str = "/v2/app/manifests/latest";
+
+async fn upstream() -> (Upstream, Image) {
+    let upstream = Upstream::start().await;
+    let image = Image::classic("app");
+    upstream.put_image("app", "latest", &image, &image.oci());
+    (upstream, image)
+}
+
+async fn named(gateway: &Gateway, known: &Reply) -> Reply {
+    gateway.manifest(&Client::curl(), &format!("/v2/app/manifests/{}", known.digest())).await
+}
+
+#[tokio::test]
+async fn a_directory_keeps_derived_digests_across_a_restart() {
+    let (upstream, image) = upstream().await;
+    let directory = tempfile::tempdir().unwrap();
+    let first = Setup::default().store_in(directory.path()).before(&upstream).await;
+    let schema1 = first.manifest(&Client::docker_1_9_1(), TAGGED).await;
+    let schema2 = first.manifest(&Client::docker_17(), TAGGED).await;
+    assert_eq!((schema1.status, schema2.status), (200, 200));
+    first.stop().await;
+
+    upstream.put("app", "latest", &Image::small("moved on").oci());
+    let second = Setup::default().store_in(directory.path()).before(&upstream).await;
+    for known in [&schema1, &schema2] {
+        let again = named(&second, known).await;
+        assert_eq!((again.status, again.content_type(), again.text()), (200, known.content_type(), known.text()));
+    }
+    assert_eq!(upstream.requests_to("GET", &format!("/v2/app/blobs/{}", image.config_digest())).len(), 1);
+}
+
+#[tokio::test]
+async fn the_signing_key_is_kept_so_every_byte_is_the_same_after_a_restart() {
+    let (upstream, _) = upstream().await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let gateway = Setup::default().store_in(directory.path()).before(&upstream).await;
+        seen.push(gateway.manifest(&Client::docker_1_9_1(), TAGGED).await);
+        gateway.stop().await;
+    }
+    assert_eq!(seen[0].text(), seen[1].text());
+}
+
+#[tokio::test]
+async fn two_replicas_on_one_directory_answer_for_each_other() {
+    let (upstream, _) = upstream().await;
+    let directory = tempfile::tempdir().unwrap();
+    let one = Setup::default().store_in(directory.path()).before(&upstream).await;
+    let other = Setup::default().store_in(directory.path()).before(&upstream).await;
+    for client in [Client::docker_1_9_1(), Client::docker_17()] {
+        let derived = one.manifest(&client, TAGGED).await;
+        let elsewhere = named(&other, &derived).await;
+        assert_eq!((elsewhere.status, elsewhere.text()), (200, derived.text()));
+        assert_eq!(other.manifest(&client, TAGGED).await.text(), derived.text());
+    }
+}
+
+#[tokio::test]
+async fn memory_goes_with_the_process() {
+    let (upstream, image) = upstream().await;
+    let first = Gateway::before(&upstream).await;
+    let derived = first.manifest(&Client::docker_17(), TAGGED).await;
+    assert_eq!(named(&first, &derived).await.status, 200);
+    first.stop().await;
+    let second = Gateway::before(&upstream).await;
+    assert_eq!(named(&second, &derived).await.status, 404);
+    assert_eq!(
+        second.manifest(&Client::docker_17(), TAGGED).await.digest(),
+        image.schema2().digest,
+        "cooked again, the same"
+    );
+    assert_eq!(named(&second, &derived).await.status, 200);
+}
+
+#[tokio::test]
+async fn each_replica_cooks_the_same_digest_on_its_own() {
+    let (upstream, _) = upstream().await;
+    let (one, other) = (Gateway::before(&upstream).await, Gateway::before(&upstream).await);
+    for client in [Client::docker_1_9_1(), Client::docker_17(), Client::oci_only()] {
+        let (here, there) = (one.manifest(&client, TAGGED).await, other.manifest(&client, TAGGED).await);
+        assert_eq!(here.digest(), there.digest());
+    }
+}
+
+/// A cache hit by tag must leave a recipe too: the second source would otherwise not keep the digest alive.
+#[tokio::test]
+async fn a_directory_that_lost_everything_is_filled_again() {
+    let (upstream, _) = upstream().await;
+    let directory = tempfile::tempdir().unwrap();
+    let gateway = Setup::default().store_in(directory.path()).before(&upstream).await;
+    let derived = gateway.manifest(&Client::docker_17(), TAGGED).await;
+    for entry in std::fs::read_dir(directory.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.unwrap();
+    }
+    gateway.stop().await;
+    let gateway = Setup::default().store_in(directory.path()).before(&upstream).await;
+    assert_eq!(named(&gateway, &derived).await.status, 404);
+    gateway.manifest(&Client::docker_17(), TAGGED).await;
+    assert_eq!(named(&gateway, &derived).await.status, 200);
+}
