@@ -108,6 +108,10 @@ pub struct GatewayArguments {
     /// How long the upstream may send nothing in the middle of a body
     #[arg(long, env = "SCHEMABRIDGE_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
     pub idle_timeout: Duration,
+
+    /// How long a whole document of the upstream (a manifest, a config, a token) may take
+    #[arg(long, env = "SCHEMABRIDGE_DOCUMENT_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
+    pub document_timeout: Duration,
 }
 
 /// How the log is written.
@@ -169,6 +173,7 @@ impl GatewayArguments {
             connect_timeout: self.connect_timeout,
             answer_timeout: self.answer_timeout,
             idle_timeout: self.idle_timeout,
+            document_timeout: self.document_timeout,
             token_realm: self.token_realm.clone(),
             ..options.upstream
         };

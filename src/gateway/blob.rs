@@ -103,13 +103,20 @@ impl Gateway {
         };
         let answer = self.upstream.forward(&exchange.caller, request).await?;
         if answer.status().is_client_error() || answer.status().is_server_error() {
-            return Err(self.upstream.refused(answer).await.into());
+            let mut failure = self.upstream.refused(answer).await;
+            if let Failure::Refused(refusal) = &mut failure {
+                self.keep_at_the_gateway(exchange, &mut refusal.headers);
+            }
+            return Err(failure.into());
         }
         let (mut head, body) = answer.into_parts();
         head.headers = headers::end_to_end(&head.headers);
         head.headers.remove("set-cookie");
         if head.status.is_redirection() {
             self.redirected(&mut head)?;
+        } else if let Some(location) = head.headers.get(LOCATION) {
+            let location = self.location_at_the_gateway(exchange, location)?;
+            head.headers.insert(LOCATION, location);
         }
         if let Some(link) = head.headers.get(LINK) {
             let rewritten = self.link_at_the_gateway(link);
@@ -122,8 +129,18 @@ impl Gateway {
         Ok(response)
     }
 
-    /// A redirect goes to the client, which follows it without the gateway. Go before 1.8 (Docker up to 1.12) does not
-    /// know 308, and a relative target is the upstream's, not the gateway's.
+    /// The Location of an error answer (where an upload goes on) as it is at the gateway, or none.
+    fn keep_at_the_gateway(&self, exchange: &Exchange, headers: &mut HeaderMap) {
+        if let Some(location) = headers.remove(LOCATION)
+            && let Ok(location) = self.location_at_the_gateway(exchange, &location)
+        {
+            headers.insert(LOCATION, location);
+        }
+    }
+
+    /// A redirect goes to the client, which follows it without the gateway, or through it where it leads back to the
+    /// upstream's own endpoints. Go before 1.8 (Docker up to 1.12) does not know 308, and a relative target is the
+    /// upstream's, not the gateway's.
     fn redirected(&self, head: &mut http::response::Parts) -> Result<(), Fault> {
         if head.status == StatusCode::PERMANENT_REDIRECT {
             head.status = StatusCode::TEMPORARY_REDIRECT;
@@ -132,8 +149,10 @@ impl Gateway {
         let refuse = || Failure::RedirectRefused { reason: "its Location is not an http or https URL".to_owned() };
         let target = location.to_str().ok().and_then(|location| self.upstream.url().join(location).ok());
         let target = target.filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(refuse)?;
-        let location = HeaderValue::from_str(target.as_str()).map_err(|_| refuse())?;
-        head.headers.insert(LOCATION, location);
+        let path = self.path_at_the_gateway(&target);
+        let is_ours = target.origin() == self.upstream.url().origin() && path.starts_with("/v2/");
+        let location = if is_ours { path } else { target.into() };
+        head.headers.insert(LOCATION, HeaderValue::try_from(location).map_err(|_| refuse())?);
         Ok(())
     }
 

@@ -53,18 +53,18 @@ impl Gateway {
 
     async fn pass_push(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
         let path = exchange.head.uri.path().to_owned();
-        let mut answer = self.pass(exchange, &path).await?;
+        let answer = self.pass(exchange, &path).await;
         self.resolutions.forget();
-        if let Some(location) = answer.headers().get(LOCATION) {
-            let location = self.location_at_the_gateway(exchange, location)?;
-            answer.headers_mut().insert(LOCATION, location);
-        }
-        Ok(answer.map(Body::streamed))
+        Ok(answer?.map(Body::streamed))
     }
 
     /// Where an upload goes on: the upstream's URL as it is at the gateway, the opaque query untouched. Absolute, because
     /// Docker up to 1.9 takes it as it is.
-    fn location_at_the_gateway(&self, exchange: &Exchange, location: &HeaderValue) -> Result<HeaderValue, Fault> {
+    pub(super) fn location_at_the_gateway(
+        &self,
+        exchange: &Exchange,
+        location: &HeaderValue,
+    ) -> Result<HeaderValue, Fault> {
         let refuse = |reason: &str| Failure::RedirectRefused { reason: reason.to_owned() };
         let text = location.to_str().map_err(|_| refuse("its Location is not a URL"))?;
         let url = self.upstream.url().join(text).map_err(|_| refuse("its Location is not a URL"))?;

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `scope` is the SHA-256 of upstream name and repository. Every object starts with a line that holds the SHA-256 of the
-//! rest (see [`frame`]), so damage is noticed: the digest of a schema 1 document leaves its signature out.
+//! rest (see `frame.rs`), so damage is noticed: the digest of a schema 1 document leaves its signature out.
 
 mod frame;
 pub mod location;

@@ -27,7 +27,7 @@ pub enum Failure {
         reason: String,
     },
     /// The upstream did not answer, or its body stood still, for too long.
-    #[error("the upstream sent nothing for {seconds} s")]
+    #[error("the upstream did not answer whole within {seconds} s")]
     TimedOut {
         /// The limit that passed, in seconds.
         seconds: u64,
@@ -83,7 +83,7 @@ impl Failure {
             Self::Refused(refusal) => format!("the registry {authority} answered {}", refusal.status),
             Self::Unexpected { status } => format!("the registry {authority} answered {status} where it should not"),
             Self::Unreachable { reason } => format!("the registry {authority} cannot be reached: {reason}"),
-            Self::TimedOut { seconds } => format!("the registry {authority} sent nothing for {seconds} s"),
+            Self::TimedOut { seconds } => format!("the registry {authority} did not answer whole within {seconds} s"),
             Self::WrongBytes { expected, found } => {
                 format!("the registry {authority} answered {expected} with other bytes, whose digest is {found}")
             }

@@ -54,6 +54,8 @@ pub struct Options {
     pub answer_timeout: Duration,
     /// How long a body may stand still while the gateway waits for it. Default 60 s.
     pub idle_timeout: Duration,
+    /// How long a whole document (a manifest, a config, a token, an error) may take to arrive. Default 60 s.
+    pub document_timeout: Duration,
     /// A token service beyond the upstream's own host that bearer challenges may name.
     pub token_realm: Option<Url>,
     /// Whether the proxies named by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are used.
@@ -77,6 +79,7 @@ impl Options {
             connect_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
+            document_timeout: Duration::from_secs(60),
             token_realm: None,
             proxy: ProxyUse::Environment,
         }
@@ -181,7 +184,7 @@ impl Upstream {
             return Err(self.refused(answer).await);
         }
         let headers = answer.headers().clone();
-        let bytes = body::collect(self.streamed(answer.into_body()), MANIFEST_BYTES_MAX, "manifest").await?;
+        let bytes = self.collect(self.streamed(answer.into_body()), MANIFEST_BYTES_MAX, "manifest").await?;
         let digest = match reference {
             Reference::Digest(digest) => verified(digest, &bytes).map(|()| digest.clone())?,
             Reference::Tag(_) => match Manifest::parse(bytes.clone()) {
@@ -201,7 +204,7 @@ impl Upstream {
         digest: &Digest,
     ) -> Result<Bytes, Failure> {
         let answer = self.open_manifest(caller, repository, digest, Method::GET).await?;
-        let bytes = body::collect(answer.into_body(), MANIFEST_BYTES_MAX, "manifest").await?;
+        let bytes = self.collect(answer.into_body(), MANIFEST_BYTES_MAX, "manifest").await?;
         verified(digest, &bytes)?;
         Ok(bytes)
     }
@@ -237,7 +240,7 @@ impl Upstream {
         if answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
-        let bytes = body::collect(self.streamed(answer.into_body()), bytes_max, "blob").await?;
+        let bytes = self.collect(self.streamed(answer.into_body()), bytes_max, "blob").await?;
         if !digest.matches(&bytes) {
             return Err(Failure::WrongBytes { expected: digest.clone(), found: Digest::sha256(&bytes) });
         }
@@ -276,6 +279,23 @@ impl Upstream {
         Ok(answer.map(|inner| self.streamed(inner)))
     }
 
+    /// All bytes of a document, within its cap and its time: an upstream that drips is one that stands still.
+    async fn collect(&self, body: StreamedBody, bytes_max: usize, what: &'static str) -> Result<Bytes, Failure> {
+        self.in_time(body::collect(body, bytes_max, what)).await
+    }
+
+    /// What reads a whole document, within the time that one may take.
+    pub async fn in_time<Output>(
+        &self,
+        reading: impl Future<Output = Result<Output, Failure>>,
+    ) -> Result<Output, Failure> {
+        let limit = self.options.document_timeout;
+        match tokio::time::timeout(limit, reading).await {
+            Ok(read) => read,
+            Err(_) => Err(Failure::TimedOut { seconds: limit.as_secs() }),
+        }
+    }
+
     /// The answer to a refused request as a [`Failure`]: its status, its headers and, where it has one, the start of
     /// its body.
     pub async fn refused(&self, answer: http::Response<impl Into<AnswerBody>>) -> Failure {
@@ -288,7 +308,7 @@ impl Upstream {
             AnswerBody::Raw(raw) => self.streamed(raw),
             AnswerBody::Streamed(streamed) => *streamed,
         };
-        let body = body::collect(body, failure::REFUSAL_BYTES_MAX, "error").await.unwrap_or_default();
+        let body = self.collect(body, failure::REFUSAL_BYTES_MAX, "error").await.unwrap_or_default();
         Failure::Refused(Box::new(Refusal { status: head.status, headers: head.headers, body }))
     }
 

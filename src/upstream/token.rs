@@ -11,7 +11,6 @@ use http::{Method, StatusCode};
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::body;
 use super::challenge::Challenge;
 use super::transport::Transport;
 use super::{Caller, Failure, Refusal, Upstream};
@@ -112,7 +111,7 @@ impl Upstream {
             return Err(Failure::RealmRefused { reason: "it redirects, which a token service must not".to_owned() });
         }
         let (head, inner) = answer.into_parts();
-        let body = body::collect(self.streamed(inner), TOKEN_BYTES_MAX, "token").await?;
+        let body = self.collect(self.streamed(inner), TOKEN_BYTES_MAX, "token").await?;
         Ok(TokenAnswer { status: head.status, headers: head.headers, body })
     }
 
