@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::json::{self, Keys, Object, Raw};
 use super::manifest::CONFIG_BYTES_MAX;
+use super::platform::Platform;
 use super::timestamp::Timestamp;
 
 /// An image config. Fields are read by their exact names; of a name that comes twice the last counts.
@@ -80,6 +81,25 @@ impl<'a> Config<'a> {
     pub fn members(&self) -> &[(Cow<'a, str>, Raw<'a>)] {
         &self.members
     }
+}
+
+/// The platform that a config of at most [`CONFIG_BYTES_MAX`] bytes names; empty words where it names none.
+pub fn platform(bytes: &[u8]) -> Result<Platform, InvalidConfig> {
+    let top = json::scan(bytes, CONFIG_BYTES_MAX, Keys::Repeatable)?.object();
+    let top = top.ok_or(InvalidConfig::Field { field: "config", expected: "a JSON object" })?;
+    let optional = |field| read_string(&top, field).map(|text| Some(text).filter(|text| !text.is_empty()));
+    let text = |element: Raw<'_>| {
+        let text = element.string().map(Into::into);
+        text.ok_or(InvalidConfig::Field { field: "os.features", expected: "an array of strings" })
+    };
+    Ok(Platform {
+        os: read_string(&top, "os")?,
+        architecture: read_string(&top, "architecture")?,
+        variant: optional("variant")?,
+        os_version: optional("os.version")?,
+        os_features: read_list(&top, "os.features", "an array of strings", text)?,
+        features: Vec::new(),
+    })
 }
 
 fn read_rootfs(value: Raw<'_>) -> Result<Rootfs, InvalidConfig> {
