@@ -6,6 +6,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+use crate::image::platform::{InvalidPlatform, Platform};
+use crate::negotiate::glob::InvalidGlob;
+use crate::negotiate::{Glob, PlatformRule};
+
+use super::Variant;
+
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("0.0.0.0:{port}"));
     text.parse().map_err(|_| "expected an IP address and a port, such as `127.0.0.1:5000` or `[::1]:5000`".to_owned())
@@ -35,6 +41,22 @@ pub(super) fn plain_url(text: &str) -> Result<Url, String> {
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse().ok().or_else(single).ok_or("expected a network, such as `10.0.0.0/8` or `127.0.0.1`".to_owned())
+}
+
+pub(super) fn platform_rule(text: &str) -> Result<PlatformRule, String> {
+    let (pattern, platform) = text.split_once('=').unwrap_or(("**", text));
+    let repositories: Glob = pattern.parse().map_err(|error: InvalidGlob| error.to_string())?;
+    let platform: Platform = platform.parse().map_err(|error: InvalidPlatform| error.to_string())?;
+    Ok(PlatformRule { repositories, platform })
+}
+
+pub(super) fn variant(text: &str) -> Result<Variant, String> {
+    let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match text {
+        "none" => Ok(Variant(None)),
+        text if is_word => Ok(Variant(Some(text.to_owned()))),
+        _ => Err("expected variants joined by commas, such as `v6,v5,none,v7`".to_owned()),
+    }
 }
 
 pub(super) fn log_level(text: &str) -> Result<tracing::Level, String> {

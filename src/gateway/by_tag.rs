@@ -9,9 +9,11 @@ use crate::image::manifest::{Content, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository, Tag};
 use crate::negotiate::choose::{objection, otherwise};
-use crate::negotiate::{Candidate, Choice, Refusal, Scope, Stored, Why, choose, platform};
+use crate::negotiate::clients::Quirk;
+use crate::negotiate::{Candidate, Choice, Client, Policy, Refusal, Scope, Stored, Why, choose, platform};
 use crate::store::memory::Kept;
 use crate::translate;
+use crate::translate::index::{Layers, Order as EntryOrder, Shape};
 use crate::upstream::Failure;
 
 use super::Gateway;
@@ -19,6 +21,7 @@ use super::body::Body;
 use super::derive::{Freshness, Obstacle, Order, is_unsigned};
 use super::exchange::Exchange;
 use super::fault::Fault;
+use super::index::Place;
 use super::respond::{Addressed, Document, Origin};
 
 /// Docker came back by digest from this version on; older engines read the answer by tag and never ask for it again.
@@ -92,15 +95,30 @@ impl Gateway {
         why: Why,
     ) -> Result<Response<Body>, Fault> {
         exchange.record.outcome.why = Some(why.as_str());
-        let format = tagged.stored.format();
-        if format == Format::Schema1 && *tagged.stored.digest() != tagged.digest {
-            // The answer has a digest that the upstream does not know, so it is kept like any derived document.
-            return self.whole(exchange, tagged, Format::Schema1).await.map_err(|attempt| match attempt {
+        if let Some(order) = self.amended(exchange, tagged).await? {
+            return self.derived(exchange, order, tagged.stored.format()).await.map_err(|attempt| match attempt {
                 Attempt::Refused(words) => Fault::Unacceptable(words),
                 Attempt::Failed(fault) => fault,
             });
         }
         self.answer_stored(exchange, &tagged.stored, &tagged.digest, Addressed::ByTag).await
+    }
+
+    /// What must change in a stored document although the client reads its format. The answer then has a digest that the
+    /// upstream does not know, so it is kept like any derived document.
+    async fn amended(self: &Arc<Self>, exchange: &Exchange, tagged: &Tagged) -> Result<Option<Order>, Fault> {
+        let same_format = |shape| {
+            let (stored, source) = (Arc::clone(&tagged.stored), tagged.digest.clone());
+            Some(Order { shape, ..order_for(exchange, tagged, stored, source, tagged.stored.format()) })
+        };
+        match tagged.stored.content() {
+            Content::Schema1(_) if *tagged.stored.digest() != tagged.digest => Ok(same_format(None)),
+            Content::Index(index) if exchange.client.has(Quirk::NoZstd) => {
+                let dropped = self.zstd_entries(place(exchange, tagged), &tagged.digest, index).await?;
+                Ok(if dropped.is_empty() { None } else { same_format(Some(Shape::Pruned)) })
+            }
+            _ => Ok(None),
+        }
     }
 
     pub(super) async fn answer_stored(
@@ -149,7 +167,10 @@ impl Gateway {
         tagged: &Tagged,
         target: Format,
     ) -> Result<Response<Body>, Attempt> {
-        let order = order_for(exchange, tagged, Arc::clone(&tagged.stored), tagged.digest.clone(), target);
+        let mut order = order_for(exchange, tagged, Arc::clone(&tagged.stored), tagged.digest.clone(), target);
+        if matches!(tagged.stored.content(), Content::Index(_)) {
+            order.shape = Some(shape_for(&exchange.client, &self.options.policy));
+        }
         self.derived(exchange, order, tagged.stored.format()).await
     }
 
@@ -164,7 +185,11 @@ impl Gateway {
             return Err(Attempt::Failed(Fault::Internal));
         };
         let stored_format = tagged.stored.format();
-        let ranked = platform::rank(&index.manifests, exchange.client.platform()).map_err(|none| {
+        let ours = |obstacle| attempt(obstacle, stored_format, exchange);
+        let entries = self.entries(place(exchange, tagged), index).await.map_err(ours)?;
+        let entries = self.with_platforms(place(exchange, tagged), entries).await.map_err(ours)?;
+        let wanted = exchange.client.platform_for(&tagged.repository, &self.options.policy);
+        let ranked = platform::rank(&entries, &wanted).map_err(|none| {
             Attempt::Refused(Refusal::no_platform(stored_format, &exchange.client, none).to_string())
         })?;
         let mut first_reason = None;
@@ -246,7 +271,24 @@ fn attempt(obstacle: Obstacle, stored: Format, exchange: &Exchange) -> Attempt {
 
 fn order_for(exchange: &Exchange, tagged: &Tagged, stored: Arc<Manifest>, source: Digest, target: Format) -> Order {
     let (caller, repository, tag) = (exchange.caller.clone(), tagged.repository.clone(), tagged.tag.clone());
-    Order { caller, repository, tag, stored, source, target }
+    Order { caller, repository, tag, stored, source, target, shape: None }
+}
+
+fn place<'a>(exchange: &'a Exchange, tagged: &'a Tagged) -> Place<'a> {
+    Place { caller: &exchange.caller, repository: &tagged.repository }
+}
+
+/// How a list or index is to look for this client.
+fn shape_for(client: &Client, policy: &Policy) -> Shape {
+    let usable = client.usable();
+    let kept = [Format::Schema1, Format::Schema2, Format::Oci].into_iter().filter(|format| usable.contains(*format));
+    let order = if client.has(Quirk::FirstOfArchitecture) {
+        EntryOrder::Grouped(policy.arm_variants.clone())
+    } else {
+        EntryOrder::Stored
+    };
+    let layers = if client.has(Quirk::NoZstd) { Layers::WithoutZstd } else { Layers::Any };
+    Shape::Rebuilt { kept: kept.collect(), order, layers }
 }
 
 fn answer_derived(exchange: &mut Exchange, kept: &Kept) -> Response<Body> {
@@ -261,7 +303,9 @@ fn answer_derived(exchange: &mut Exchange, kept: &Kept) -> Response<Body> {
 
 /// There is a cell for this candidate; of one platform's child only the child itself will tell.
 fn has_cell(stored: &Manifest, candidate: Candidate) -> bool {
-    candidate.scope == Scope::PlatformChild || translate::cell_for(stored, candidate.target).is_some()
+    candidate.scope == Scope::PlatformChild
+        || matches!(stored.content(), Content::Index(_))
+        || translate::cell_for(stored, candidate.target).is_some()
 }
 
 fn never_asks_by_digest(exchange: &Exchange) -> bool {

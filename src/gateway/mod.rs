@@ -11,6 +11,7 @@ mod challenge;
 mod derive;
 mod exchange;
 pub mod fault;
+mod index;
 mod legacy;
 mod push;
 mod record;
@@ -38,6 +39,7 @@ use crate::upstream::{self, Upstream};
 pub use body::Body;
 use exchange::Exchange;
 use fault::Fault;
+pub use index::IndexLimits;
 pub use record::Outcome;
 use route::Route;
 
@@ -68,6 +70,8 @@ pub struct Options {
     pub pushes: Pushes,
     /// What the operator decides about negotiation.
     pub policy: Policy,
+    /// How much of a list or index is taken apart.
+    pub index: IndexLimits,
     /// The key that signs schema 1; without it, the store's.
     pub signing_key: Option<Arc<SigningKey>>,
 }
@@ -104,6 +108,7 @@ impl Options {
             trusted_proxies: Vec::new(),
             pushes: Pushes::Refused,
             policy: Policy::default(),
+            index: IndexLimits::default(),
             signing_key: None,
         }
     }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::json::{self, Dialect, Raw};
 use super::manifest::CONFIG_BYTES_MAX;
+use super::platform::Platform;
 use super::timestamp::Timestamp;
 
 /// An image config, read as Go's decoder reads one into a struct, except that names must be exact. A field that comes
@@ -88,6 +89,32 @@ impl<'a> Config<'a> {
     pub fn members(&self) -> &[(Cow<'a, str>, Raw<'a>)] {
         &self.members
     }
+}
+
+/// The platform that a config of at most [`CONFIG_BYTES_MAX`] bytes names; empty words where it names none.
+pub fn platform(bytes: &[u8]) -> Result<Platform, InvalidConfig> {
+    const FEATURES: InvalidConfig = InvalidConfig::Field { field: "os.features", expected: "an array of strings" };
+    let top = json::scan(bytes, CONFIG_BYTES_MAX, Dialect::Go)?.object();
+    let top = top.ok_or(InvalidConfig::Field { field: "config", expected: "a JSON object" })?;
+    let mut platform = Platform::new("", "");
+    let (mut variant, mut os_version) = (String::new(), String::new());
+    for (key, value) in top.members() {
+        match key.as_ref() {
+            "os" => read_string(&mut platform.os, *value, InvalidConfig::string("os"))?,
+            "architecture" => {
+                read_string(&mut platform.architecture, *value, InvalidConfig::string("architecture"))?;
+            }
+            "variant" => read_string(&mut variant, *value, InvalidConfig::string("variant"))?,
+            "os.version" => read_string(&mut os_version, *value, InvalidConfig::string("os.version"))?,
+            "os.features" => read_list(&mut platform.os_features, *value, FEATURES, |feature, value| {
+                read_string(feature, value, FEATURES)
+            })?,
+            _ => {}
+        }
+    }
+    platform.variant = Some(variant).filter(|variant| !variant.is_empty());
+    platform.os_version = Some(os_version).filter(|version| !version.is_empty());
+    Ok(platform)
 }
 
 impl Rootfs {

@@ -4,6 +4,7 @@
 //! and the key that signs it; the same input gives the same bytes on every replica, for as long as [`EDITION`] stays.
 
 pub mod empty_layer;
+pub mod index;
 mod oci_to_schema1;
 mod oci_to_schema2;
 mod schema2_to_oci;
@@ -103,6 +104,12 @@ pub enum Untranslatable {
         position: usize,
         /// What is wrong with it.
         fault: LayerFault,
+    },
+    /// No entry of a list or index is left.
+    #[error("no image is left of it: {omissions}")]
+    NothingLeft {
+        /// What was left out and why.
+        omissions: String,
     },
     /// The result would be larger than clients and registries read.
     #[error("the translated document would have {bytes} bytes or more, and clients read at most {MANIFEST_BYTES_MAX}")]
