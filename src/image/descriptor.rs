@@ -42,7 +42,7 @@ pub enum Role {
 }
 
 /// The annotation that `BuildKit` gives the entries of attestations.
-const ATTESTATION: &str = "vnd.docker.reference.type";
+pub const ATTESTATION: &str = "vnd.docker.reference.type";
 /// The annotation in which an attestation names the digest of the entry that it is about.
 pub const ATTESTED: &str = "vnd.docker.reference.digest";
 

@@ -167,6 +167,9 @@ impl fmt::Display for NoPlatform {
 
 #[cfg(test)]
 mod tests {
+    use crate::image::descriptor::ATTESTATION;
+    use crate::image::media_type::{OCI_CONFIG, OCI_MANIFEST};
+
     use std::collections::BTreeMap;
 
     use super::super::client::Policy;
