@@ -11,6 +11,8 @@ mod golden_schema1;
 mod headers;
 mod hostile;
 mod import_direction;
+mod index_children;
+mod index_pruning;
 mod negotiation_table;
 mod parsing;
 mod platforms;
