@@ -15,6 +15,7 @@ mod index_children;
 mod index_pruning;
 mod negotiation_table;
 mod parsing;
+mod platform_choice;
 mod platforms;
 mod push;
 mod recook;
