@@ -53,6 +53,9 @@ pub enum Fault {
     /// A header is outside its grammar.
     #[error("{0}")]
     BadRequest(String),
+    /// The client does not send its body.
+    #[error("the body of the request did not arrive within {0} s")]
+    BodyTooSlow(u64),
     /// The body is larger than the gateway reads.
     #[error("the body is larger than the limit of {0} bytes")]
     BodyTooLarge(usize),
@@ -86,6 +89,8 @@ impl Fault {
                 Failure::Unexpected { .. }
                 | Failure::Unreachable { .. }
                 | Failure::WrongBytes { .. }
+                | Failure::WrongLength { .. }
+                | Failure::Coded { .. }
                 | Failure::TooLarge { .. }
                 | Failure::RedirectRefused { .. }
                 | Failure::RealmRefused { .. } => StatusCode::BAD_GATEWAY,
@@ -99,6 +104,7 @@ impl Fault {
                 StatusCode::BAD_REQUEST
             }
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::NotFound | Self::Lost => StatusCode::NOT_FOUND,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -117,6 +123,7 @@ impl Fault {
             Self::ReferenceInvalid(InvalidReference::Tag(_)) => "TAG_INVALID",
             Self::ReferenceInvalid(InvalidReference::Digest(_)) | Self::DigestInvalid(_) => "DIGEST_INVALID",
             Self::BodyTooLarge(_) => "SIZE_INVALID",
+            Self::BodyTooSlow(_) => "UNKNOWN",
             Self::BadRequest(_)
             | Self::NotFound
             | Self::Lost
@@ -214,8 +221,8 @@ fn sentence(status: StatusCode, upstream: &str) -> String {
     }
 }
 
-/// Replaces an error body of the upstream that is not an errors JSON. For answers that are relayed as they stream.
-pub(super) fn is_errors_json(body: &[u8]) -> bool {
+/// A body that every client can read: an errors JSON with at least one entry, each with a code.
+fn is_errors_json(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Errors {
         errors: Vec<Entry>,

@@ -34,13 +34,14 @@ use url::Url;
 use crate::negotiate::Policy;
 use crate::store::{Location, Memory, Store};
 use crate::translate::sign::SigningKey;
-use crate::upstream::{self, Upstream};
+use crate::upstream::{self, RequestBody, Upstream};
 
 pub use body::Body;
 use exchange::Exchange;
 use fault::Fault;
 pub use index::IndexLimits;
 pub use record::Outcome;
+use record::Unanswered;
 use route::Route;
 
 /// Every answer says that this is a registry of the second protocol version: Docker 1.6 to 1.9 go by it.
@@ -168,8 +169,9 @@ impl Gateway {
     {
         let started = Instant::now();
         let (head, body) = request.into_parts();
-        let body = (!is_read_only(&head.method)).then(|| reqwest::Body::wrap(body));
+        let body = (!is_read_only(&head.method)).then(|| RequestBody::Streamed(reqwest::Body::wrap(body)));
         let mut exchange = Exchange::new(head, body, self.client_address(peer), &self.options);
+        let unanswered = Unanswered::new(&exchange.head);
         let mut response = match self.dispatch(&mut exchange).await {
             Ok(response) => response,
             Err(fault) => {
@@ -183,6 +185,7 @@ impl Gateway {
         if exchange.head.method == Method::HEAD {
             response = response.map(|_| Body::empty());
         }
+        unanswered.answered();
         exchange.record.log(&exchange.head, exchange.client.class(), response.status(), started.elapsed());
         response.extensions_mut().insert(std::mem::take(&mut exchange.record.outcome));
         response

@@ -1,11 +1,13 @@
 //! The HTTP clients and what every request of ours carries.
 
+use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, USER_AGENT};
 use http::{Method, Response};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::oneshot;
 use url::Url;
 
 use super::body::unreachable;
@@ -15,6 +17,9 @@ const OWN_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("schemabrid
 /// Connections that are kept for the next request, per host.
 const IDLE_CONNECTIONS_MAX: usize = 64;
 const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(60);
+
+/// How long the upstream may take to answer once an upload is complete: registries hash and move a whole layer then.
+const UPLOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Two clients: manifests may share one HTTP/2 connection, blobs each have their own HTTP/1.1 connection, so that no
 /// blob's flow control holds up another's.
@@ -69,11 +74,24 @@ impl Transport {
 
     /// Sends a request whose bodies stream.
     pub(super) async fn send_streaming(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
-        if request.body().is_some() {
-            // An upload takes as long as the client needs to send it; its answer comes after that.
-            return final_answer(self.streams.execute(request).await);
-        }
         self.execute(&self.streams, request).await
+    }
+
+    /// Sends an upload, which takes as long as the client needs to send it; the time for the answer begins when it ended.
+    pub(super) async fn send_upload(
+        &self,
+        request: reqwest::Request,
+        ended: oneshot::Receiver<()>,
+    ) -> Result<Response<reqwest::Body>, Failure> {
+        let mut answer = pin!(self.streams.execute(request));
+        tokio::select! {
+            early = &mut answer => return final_answer(early),
+            _ = ended => {}
+        }
+        match tokio::time::timeout(UPLOAD_ANSWER_TIMEOUT, answer).await {
+            Ok(answer) => final_answer(answer),
+            Err(_) => Err(Failure::TimedOut { seconds: UPLOAD_ANSWER_TIMEOUT.as_secs() }),
+        }
     }
 
     async fn execute(
