@@ -30,7 +30,7 @@ struct Checked {
 
 /// What decides whether a body is what was announced.
 enum Judge {
-    Digest { expected: Digest, verifier: Verifier },
+    Digest { expected: Digest, verifier: Box<Verifier> },
     Length { expected: u64, seen: u64 },
 }
 
@@ -54,7 +54,7 @@ impl Body {
     pub fn checked(start: Bytes, rest: StreamedBody, expected: &Digest) -> Self {
         let mut verifier = Verifier::new(expected.algorithm());
         verifier.update(&start);
-        let judge = Some(Judge::Digest { expected: expected.clone(), verifier });
+        let judge = Some(Judge::Digest { expected: expected.clone(), verifier: Box::new(verifier) });
         Self(Kind::Checked(Box::new(Checked { held: Some(start), rest, judge })))
     }
 

@@ -56,7 +56,14 @@ impl Gateway {
         tag: Tag,
     ) -> Result<Response<Body>, Fault> {
         let reference = Reference::Tag(tag.clone());
-        let resolved = self.resolve(&exchange.caller, &repository, &reference).await.map_err(too_large_is_malformed)?;
+        let resolved = match self.resolve(&exchange.caller, &repository, &reference).await {
+            Ok(resolved) => resolved,
+            Err(failure) if failure.is_not_found() => {
+                let other = self.resolve_fallback_tag(exchange, &repository, &tag).await?;
+                other.ok_or_else(|| too_large_is_malformed(failure))?
+            }
+            Err(failure) => return Err(too_large_is_malformed(failure)),
+        };
         let stored = match &resolved.bytes {
             Some(bytes) => {
                 let stored = self.parse_stored(&repository, bytes.clone())?;

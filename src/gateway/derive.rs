@@ -206,7 +206,11 @@ impl Gateway {
         Ok((derived, recipe))
     }
 
-    async fn cook_image(&self, order: &Order, key: Option<Arc<SigningKey>>) -> Result<(Derived, Option<Digest>), Obstacle> {
+    async fn cook_image(
+        &self,
+        order: &Order,
+        key: Option<Arc<SigningKey>>,
+    ) -> Result<(Derived, Option<Digest>), Obstacle> {
         let cell = cell(&order.stored, order.target).ok_or_else(|| {
             let (from, to) = (order.stored.format(), order.target);
             Obstacle::Untranslatable(format!("there is no translation from {} to {}", from.name(), to.name()))

@@ -15,6 +15,7 @@ mod index;
 mod legacy;
 mod push;
 mod record;
+mod referrers;
 mod resolve;
 mod respond;
 pub mod route;
@@ -204,6 +205,7 @@ impl Gateway {
             Route::Base => self.answer_base(exchange).await,
             Route::Manifest { repository, reference } => self.manifest(exchange, repository, reference).await,
             Route::Blob { repository, digest } => self.blob(exchange, repository, digest).await,
+            Route::Referrers { repository, digest } => self.referrers(exchange, repository, digest).await,
             Route::Upload | Route::Other => self.forward(exchange).await,
             Route::LegacyImages { repository } => legacy::answer(&self.refusals, exchange, &repository),
             Route::Token => Err(Fault::NotFound),

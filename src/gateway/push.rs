@@ -41,7 +41,7 @@ impl Gateway {
                 self.refuse_to_delete_derived(exchange, &repository, &digest).await?;
                 self.pass_push(exchange).await
             }
-            Route::Manifest { .. } | Route::Blob { .. } | Route::Upload | Route::Other => {
+            Route::Manifest { .. } | Route::Blob { .. } | Route::Upload | Route::Referrers { .. } | Route::Other => {
                 self.pass_push(exchange).await
             }
             Route::Base | Route::Token | Route::LegacyImages { .. } => {
