@@ -67,6 +67,19 @@ async fn the_clients_accept_never_goes_upstream_for_a_manifest() {
 }
 
 #[tokio::test]
+async fn a_derived_digest_is_answered_after_asking_the_upstream_for_it_and_for_its_source() {
+    let image = Image::classic("app");
+    let (upstream, gateway) = with(&image.oci(), &image).await;
+    let derived = gateway.manifest(&Client::docker_17(), TAGGED).await;
+    assert_eq!(derived.digest(), image.schema2().digest);
+    upstream.forget();
+    let again = gateway.manifest(&Client::docker_17(), &named(derived.digest())).await;
+    assert_eq!((again.status, &again.body), (200, &derived.body));
+    assert!(!upstream.requests_to("*", &named(derived.digest())).is_empty(), "{:?}", upstream.lines());
+    assert!(!upstream.requests_to("*", &named(&image.oci().digest)).is_empty(), "{:?}", upstream.lines());
+}
+
+#[tokio::test]
 async fn a_derived_digest_goes_with_its_source() {
     let image = Image::classic("app");
     let (upstream, gateway) = with(&image.oci(), &image).await;

@@ -113,6 +113,25 @@ mod pass_through {
         assert_eq!(upstream.requests_to("HEAD", TAGGED).len(), 2, "another caller is asked for");
     }
 
+    /// A token that says when it ends, as a JWT does, ends what was remembered for it.
+    #[tokio::test]
+    async fn consent_is_not_remembered_longer_than_the_token_lives() {
+        let (upstream, _) = upstream().await;
+        let gateway = Setup::default().tag_ttl(std::time::Duration::from_secs(3600)).before(&upstream).await;
+        let part = |json: &str| data_encoding::BASE64URL_NOPAD.encode(json.as_bytes());
+        let token = |claims: &str| format!("Bearer {}.{}.c2ln", part("{\"alg\":\"ES256\"}"), part(claims));
+        let cases =
+            [("{\"exp\":1}", 3), ("{\"exp\":99999999999}", 1), ("{\"exp\":\"x\"}", 1), ("{}", 1), ("no json", 1)];
+        for (claims, questions) in cases {
+            upstream.forget();
+            for _ in 0..3 {
+                let call = Client::curl().get(TAGGED).header("Authorization", &token(claims));
+                assert_eq!(gateway.send(&call).await.status, 200);
+            }
+            assert_eq!(upstream.requests_to("HEAD", TAGGED).len(), questions, "{claims}");
+        }
+    }
+
     #[tokio::test]
     async fn a_refusal_is_never_remembered() {
         let (upstream, _) = upstream().await;

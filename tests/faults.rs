@@ -323,6 +323,19 @@ mod connections {
     }
 
     #[tokio::test]
+    async fn an_upstream_that_is_not_there_is_502_and_does_not_stop_the_start() {
+        let upstream = Upstream::start().await;
+        let address = upstream.address();
+        let gateway = Gateway::before(&upstream).await;
+        drop(upstream);
+        for target in ["/v2/", TAGGED, "/v2/app/tags/list"] {
+            let got = gateway.get(&Client::docker_20_10(), target).await;
+            assert!(matches!(got.status, 502..=504), "{target}: {}", got.status);
+            assert!(got.error().1.contains(&address.to_string()), "{}", got.text());
+        }
+    }
+
+    #[tokio::test]
     async fn a_client_that_leaves_a_slow_head_ends_its_request() {
         let image = Image::classic("app");
         let (upstream, gateway) = with(&image.oci(), &image).await;

@@ -187,6 +187,16 @@ fn wrong_ways(room: &str, paths: &[Vec<String>]) -> Vec<String> {
 }
 
 #[test]
+fn arrows_only_point_down() {
+    let mut wrong = Vec::new();
+    for (file, room, paths) in rooms() {
+        floor(&room);
+        wrong.extend(wrong_ways(&room, &paths).into_iter().map(|path| format!("{}: {path}", file.display())));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn below_the_line_everything_is_pure() {
     let mut wrong = Vec::new();
     for (file, room, paths) in rooms() {

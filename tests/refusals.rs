@@ -119,6 +119,49 @@ async fn everything_else_under_v1_is_404_and_nothing_goes_upstream() {
     assert!(upstream.requests().is_empty(), "{:?}", upstream.lines());
 }
 
+/// `{}` and an empty list crash the request handler of Docker up to 1.9.
+#[tokio::test]
+async fn an_upstreams_error_without_a_usable_body_is_given_one() {
+    let (upstream, gateway) = with(&Image::small("app").oci()).await;
+    let bodies = [
+        "",
+        "{}",
+        r#"{"errors":[]}"#,
+        r#"{"errors":null}"#,
+        r#"{"errors":[{}]}"#,
+        "<html>503</html>",
+        "[1]",
+        "\u{feff}{",
+    ];
+    let statuses = [
+        (400, ""),
+        (401, "UNAUTHORIZED"),
+        (403, "DENIED"),
+        (404, "MANIFEST_UNKNOWN"),
+        (429, "TOOMANYREQUESTS"),
+        (500, ""),
+        (503, ""),
+    ];
+    for body in bodies {
+        for (status, code) in statuses {
+            upstream.behave();
+            let answer = Answer::new(status).header("content-type", "text/html").header("x-request-id", "7").body(body);
+            upstream.when("*", "/v2/team/*").answer(answer);
+            let manifest = gateway.manifest(&Client::docker_1_9_1(), TAGGED).await;
+            assert_eq!((manifest.status, manifest.header("x-request-id")), (status, Some("7")), "{body}");
+            assert!(code.is_empty() || manifest.error().0 == code, "{status} {}", manifest.text());
+            for target in [
+                "/v2/team/app/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                "/v2/team/app/tags/list",
+            ] {
+                let got = gateway.get(&Client::docker_1_9_1(), target).await;
+                assert_eq!(got.status, status, "{body}");
+                got.error();
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_answer_to_head_has_the_words_that_the_upstream_could_not_say() {
     let (upstream, gateway) = with(&Image::small("app").oci()).await;

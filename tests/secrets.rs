@@ -179,6 +179,8 @@ async fn secrets_are_in_no_log_no_error_and_no_file() {
     let log = Log::default();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(log.clone());
+    // With a single subscriber `tracing` remembers what the thread of another test, which has none, says to a call site.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber.finish());
     let secrets = Secrets::new();
     let upstream = Upstream::start().await;

@@ -60,7 +60,7 @@ async fn the_work_goes_on_when_the_client_that_began_it_leaves() {
     assert_eq!(stage.upstream.requests_to("GET", &stage.config).len(), 1);
 }
 
-/// crates of futures that restart on every departure have crashed here.
+/// A cache that starts its work again whenever the one who waits for it leaves gives up after enough departures.
 #[tokio::test]
 async fn clients_that_leave_one_by_one_do_not_start_it_again() {
     let stage = stage().await;
@@ -125,4 +125,26 @@ async fn all_who_wait_get_the_same_bytes() {
     for reply in &replies {
         assert_eq!((reply.status, reply.digest(), &reply.body), (200, first.digest(), &first.body));
     }
+}
+
+/// Threads, formats and methods at once; each client's digest is one and the same throughout.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crowd_on_many_threads_sees_one_digest_for_each_form() {
+    let stage = stage().await;
+    let address = stage.gateway.address();
+    let mut crowd = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let clients = [Client::docker_1_9_1(), Client::docker_17(), Client::docker_20_10(), Client::oci_only()];
+        let client = clients[number % 4].clone();
+        let call = if number % 3 == 0 { client.head(TAGGED) } else { client.get(TAGGED) };
+        crowd.spawn(async move { (number % 4, call.send(address).await) });
+    }
+    let mut digests = vec![std::collections::BTreeSet::new(); 4];
+    while let Some(answered) = crowd.join_next().await {
+        let (form, reply) = answered.unwrap();
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        digests[form].insert((reply.digest().to_owned(), reply.header("content-length").map(str::to_owned)));
+    }
+    assert!(digests.iter().all(|seen| seen.len() == 1), "{digests:?}");
+    assert_eq!(stage.upstream.requests_to("GET", &stage.config).len(), 1);
 }

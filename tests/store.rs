@@ -109,3 +109,56 @@ async fn a_directory_that_lost_everything_is_filled_again() {
     gateway.manifest(&Client::docker_17(), TAGGED).await;
     assert_eq!(named(&gateway, &derived).await.status, 200);
 }
+
+/// A directory that has become a file can be neither read nor written, whoever runs the test.
+fn break_down(directory: &std::path::Path) {
+    std::fs::remove_dir_all(directory).unwrap();
+    std::fs::write(directory, "not a directory").unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_not_handed_out_but_to_engines_that_do_not_come_back() {
+    let (upstream, _) = upstream().await;
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let gateway = Setup::default().store_in(&store).before(&upstream).await;
+    assert_eq!(gateway.manifest(&Client::docker_1_9_1(), TAGGED).await.status, 200);
+    break_down(&store);
+    let other = Image::classic("other");
+    upstream.put_image("app", "latest", &other, &other.oci());
+    let refused = gateway.get(&Client::docker_17(), TAGGED).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    refused.error();
+    assert_eq!(gateway.get(&Client::docker_1_9_1(), TAGGED).await.status, 200, "it will not ask by digest");
+    assert_eq!(gateway.manifest(&Client::curl(), TAGGED).await.status, 200, "what is stored upstream needs no store");
+}
+
+#[tokio::test]
+async fn what_is_unknown_because_the_store_is_away_is_not_called_absent() {
+    let (upstream, image) = upstream().await;
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let gateway = Setup::default().store_in(&store).before(&upstream).await;
+    break_down(&store);
+    let target = format!("/v2/app/manifests/{}", image.schema2().digest);
+    let unknown = gateway.get(&Client::docker_17(), &target).await;
+    assert_eq!(unknown.status, 503, "{}", unknown.text());
+    assert!(unknown.header("retry-after").is_some());
+    let stored = format!("/v2/app/manifests/{}", image.oci().digest);
+    assert_eq!(gateway.manifest(&Client::curl(), &stored).await.status, 200);
+}
+
+/// Replicas would disagree about a signature made with a key that only one of them has.
+#[tokio::test]
+async fn schema_1_waits_for_the_shared_key() {
+    let (upstream, _) = upstream().await;
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let gateway = Setup::default().store_in(&store).before(&upstream).await;
+    break_down(&store);
+    let refused = gateway.get(&Client::docker_1_9_1(), TAGGED).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    std::fs::remove_file(&store).unwrap();
+    std::fs::create_dir(&store).unwrap();
+    assert_eq!(gateway.manifest(&Client::docker_1_9_1(), TAGGED).await.status, 200);
+}

@@ -1,4 +1,7 @@
-//! The conversion table is what a client gets: nine cells, by tag and by digest.
+//! The conversion table of README is what the code has and what a client gets: nine cells, by tag and by digest.
+
+use schemabridge::image::media_type::Format;
+use schemabridge::translate;
 
 use crate::support::client::{Client, Reply};
 use crate::support::gateway::Gateway;
@@ -124,4 +127,41 @@ async fn schema_2_is_translated_to_oci() {
 #[tokio::test]
 async fn oci_is_read_as_stored() {
     Cell::with(Image::golden(IMAGE).oci()).await.as_stored(images::OCI).await;
+}
+
+/// The three formats of the table, by the word that its heads hold.
+fn format_in(head: &str) -> Format {
+    let words = [("schema 1", Format::Schema1), ("schema 2", Format::Schema2), ("OCI", Format::Oci)];
+    let found = words.into_iter().find(|(word, _)| head.contains(word));
+    found.unwrap_or_else(|| panic!("no format in the table's head `{head}`")).1
+}
+
+fn cells(line: &str) -> Vec<String> {
+    line.trim().trim_matches('|').split('|').map(|cell| cell.trim().replace(['*', '`'], "")).collect()
+}
+
+#[test]
+fn the_readme_shows_the_table_of_the_code() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let mut lines = readme.lines().skip_while(|line| !line.contains("client reads"));
+    let columns: Vec<Format> =
+        cells(lines.next().expect("a table with `client reads`")).iter().skip(1).map(|head| format_in(head)).collect();
+    assert_eq!(columns, [Format::Schema1, Format::Schema2, Format::Oci]);
+    let rows: Vec<Vec<String>> = lines.skip(1).take_while(|line| line.starts_with('|')).map(cells).collect();
+    assert_eq!(rows.len(), 3);
+    for row in rows {
+        let reads = format_in(&row[0]);
+        for (&stored, says) in columns.iter().zip(&row[1..]) {
+            let (is_as_stored, is_translated) = (says.starts_with("as stored"), says.starts_with("translated to"));
+            assert_eq!(is_as_stored, stored == reads, "reads {reads}, stored {stored}: {says}");
+            assert_eq!(
+                is_translated,
+                translate::cell(stored, reads).is_some(),
+                "reads {reads}, stored {stored}: {says}"
+            );
+            assert!(!is_translated || format_in(says) == reads, "reads {reads}, stored {stored}: {says}");
+            assert!(is_as_stored || is_translated || says.starts_with("no translation"), "{says}");
+        }
+    }
 }

@@ -1,6 +1,5 @@
 //! Derived documents, byte for byte, against what other programs made of the same input.
 
-
 use std::fs;
 use std::path::PathBuf;
 

@@ -1,7 +1,6 @@
 //! What holds of every image's translations, over images made at random: odd strings, empty and repeated layers,
 //! configs that are pretty-printed, unsorted, and full of numbers that no machine type holds.
 
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::LazyLock;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 
 use crate::config;
-use crate::image::manifest::{CONFIG_BYTES_MAX, Content, MANIFEST_BYTES_MAX, Manifest};
+use crate::image::manifest::{CONFIG_BYTES_MAX, MANIFEST_BYTES_MAX, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Repository, Tag};
 use crate::translate::sign::SigningKey;
@@ -63,12 +63,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(file) => config::signing_key(file)?,
         None => SigningKey::generate(crate::gateway::random_bytes()?)?,
     };
-    if manifest.counts_as() == target {
-        let is_unsigned = matches!(manifest.content(), Content::Schema1(schema1) if !schema1.is_signed());
-        return print(&if is_unsigned { translate::signed(&manifest, &key) } else { manifest.bytes().clone() });
-    }
-    let cell = translate::cell_for(&manifest, target)
-        .ok_or_else(|| format!("there is no translation from {} to {}", manifest.format().name(), target.name()))?;
+    let Some(cell) = translate::cell_for(&manifest, target) else {
+        return as_stored(&manifest, target, &key);
+    };
     if config.is_none() && translate::config_needed(&manifest, target) {
         return Err("this translation reads the config: give it with --config-blob FILE".into());
     }
@@ -81,6 +78,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     })
     .map_err(|reason| format!("cannot be translated to {}: {reason}", target.name()))?;
     print(&derived.bytes)
+}
+
+/// What is in the target format already, a schema 1 with a signature.
+fn as_stored(manifest: &Manifest, target: Format, key: &SigningKey) -> Result<(), Failure> {
+    if manifest.format() != target {
+        let (from, to) = (manifest.format().name(), target.name());
+        return Err(format!("there is no translation from {from} to {to}").into());
+    }
+    print(&translate::signed(manifest, key))
 }
 
 fn read(flag: &str, file: &Path, bytes_max: usize) -> Result<Bytes, Failure> {

@@ -291,8 +291,7 @@ fn cell(stored: &Manifest, target: Format) -> Option<Cell> {
 #[expect(clippy::unnecessary_wraps, reason = "it has the type of a cell")]
 fn under_payload_digest(source: &Source<'_>) -> Result<Derived, Untranslatable> {
     let manifest = source.manifest;
-    let bytes =
-        if is_unsigned(manifest) { translate::signed(manifest, source.signing_key) } else { manifest.bytes().clone() };
+    let bytes = translate::signed(manifest, source.signing_key);
     Ok(Derived { bytes, digest: manifest.digest().clone(), format: Format::Schema1 })
 }
 
