@@ -1,7 +1,7 @@
 //! Go's `encoding/json`, the writing half, byte for byte.
 
 use super::raw::Raw;
-use super::text::{is_html, push_four_digits, push_string};
+use super::text::{is_html, may_be_html, push_four_digits, push_string};
 
 /// Writes one object in compact form, its members in the order in which they are given.
 pub struct ObjectWriter {
@@ -77,29 +77,31 @@ pub fn array(values: impl IntoIterator<Item = impl AsRef<str>>) -> String {
 pub fn compacted(value: Raw<'_>) -> String {
     let mut out = String::with_capacity(value.as_str().len());
     let mut rest = value.as_str();
-    while let Some(character) = rest.chars().next() {
-        if character == '"' {
-            let (string, after) = split_string(rest);
+    while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'"' | b' ' | b'\t' | b'\n' | b'\r')) {
+        let (plain, from) = rest.split_at(at);
+        out.push_str(plain);
+        if from.starts_with('"') {
+            let (string, after) = split_string(from);
             push_html_escaped(&mut out, string);
             rest = after;
         } else {
-            if !matches!(character, ' ' | '\t' | '\n' | '\r') {
-                out.push(character);
-            }
-            rest = rest.get(character.len_utf8()..).unwrap_or_default();
+            rest = from.trim_start_matches([' ', '\t', '\n', '\r']);
         }
     }
+    out.push_str(rest);
     out
 }
 
 fn push_html_escaped(out: &mut String, string: &str) {
     let mut rest = string;
-    while let Some(at) = rest.find(is_html) {
+    while let Some(at) = rest.bytes().position(may_be_html) {
         let (plain, from) = rest.split_at(at);
         out.push_str(plain);
         let mut characters = from.chars();
-        if let Some(character) = characters.next() {
-            push_four_digits(out, character);
+        match characters.next() {
+            Some(character) if is_html(character) => push_four_digits(out, character),
+            Some(character) => out.push(character),
+            None => {}
         }
         rest = characters.as_str();
     }
@@ -108,13 +110,18 @@ fn push_html_escaped(out: &mut String, string: &str) {
 
 /// The string, quotes included, that stands at the beginning of well-formed JSON, and what follows it.
 fn split_string(text: &str) -> (&str, &str) {
-    let mut escaped = false;
-    let end = text.bytes().skip(1).position(|byte| {
-        let ends = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        ends
-    });
-    text.split_at_checked(end.map_or(text.len(), |end| end + 2)).unwrap_or((text, ""))
+    let mut from = 1;
+    loop {
+        let rest = text.as_bytes().get(from..).unwrap_or_default();
+        match rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+            Some(at) if rest.get(at) == Some(&b'"') => {
+                return text.split_at_checked(from + at + 1).unwrap_or((text, ""));
+            }
+            // A backslash and what it escapes.
+            Some(at) => from += at + 2,
+            None => return (text, ""),
+        }
+    }
 }
 
 /// Go's `json.Indent` of compact JSON: every line after the first begins with `prefix` and one `indent` per level.
