@@ -185,6 +185,7 @@ def reverse_proxy(peers, upstream):
         f"  upstream origin {{ server 127.0.0.1:{upstream.port}; keepalive 64; keepalive_requests 1000000000; }}\n"
         f"  server {{ listen 127.0.0.1:{port}; {access_log(peers, port, True)}\n"
         f"    proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_max_temp_file_size 0;\n"
+        f"    proxy_set_header Accept \"{', '.join(types[0] for types in image.TYPES.values())}\";\n"
         f"    location / {{ proxy_pass http://origin; }} }}\n", port)
 
 
@@ -239,11 +240,11 @@ def many_streams(peer):
     """Half of the streams as fast as they can and to their end, the other half at 100 KiB/s while the first last."""
     half = STREAMS // 2
     curl = ["curl", "-sS", "--no-progress-meter", "--parallel", "--parallel-immediate", "--parallel-max", str(half),
-            "--max-time", str(STREAMS_SECONDS_MAX)]
+            "--max-time"]
     each = [word for _ in range(half) for word in ("-o", "/dev/null", peer.url + BLOB)]
-    slow = subprocess.Popen([*curl, "--limit-rate", "100K", *each], stderr=subprocess.DEVNULL)
+    slow = subprocess.Popen([*curl, str(STREAMS_SECONDS_MAX + 60), "--limit-rate", "100K", *each], stderr=subprocess.DEVNULL)
     try:
-        subprocess.run([*curl, *each], stderr=subprocess.DEVNULL, timeout=STREAMS_SECONDS_MAX + 30)
+        subprocess.run([*curl, str(STREAMS_SECONDS_MAX), *each], stderr=subprocess.DEVNULL, timeout=STREAMS_SECONDS_MAX + 30)
         if slow.poll() is not None:
             raise SystemExit(f"the slow streams of {peer.url} ended before the fast ones")
     finally:
