@@ -2,6 +2,7 @@
 
 mod explain;
 mod healthcheck;
+mod log;
 mod serve;
 mod translate;
 

@@ -92,13 +92,16 @@ impl Body for UploadBody {
 
 /// Says what broke a transfer without naming the URL, which may hold a signature.
 pub(super) fn unreachable(error: reqwest::Error) -> Failure {
-    let error = error.without_url();
-    // The outer errors say that a request was sent; the innermost says what became of it.
-    let mut cause: &dyn std::error::Error = &error;
+    Failure::Unreachable { reason: innermost(&error.without_url()) }
+}
+
+/// The outer errors say that a request was sent; the innermost says what became of it.
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    Failure::Unreachable { reason: cause.to_string() }
+    cause.to_string()
 }
 
 /// All bytes of a document, refused as soon as more than `bytes_max` have come or are declared. `what` names the
