@@ -151,7 +151,7 @@ mod tests {
         drop(open);
         let writer = Writer::start(sink).unwrap();
         let lines = writer.lines();
-        let expected: String = (0..1000).map(|number| format!("line {number}\n")).collect();
+        let expected = (0..1000).map(|number| format!("line {number}\n")).collect::<Vec<_>>().concat();
         for line in expected.split_inclusive('\n') {
             (&*lines).write_all(line.as_bytes()).unwrap();
         }

@@ -110,7 +110,9 @@ impl Gateway {
         let shared = {
             let (gateway, read) = (Arc::clone(self), read(Arc::clone(self), caller.clone()));
             let (repository, digest) = (repository.clone(), digest.clone());
-            move |led: Arc<AtomicBool>| async move { gateway.memory.stored_or(repository, digest, led_by(led, read)).await }
+            move |led: Arc<AtomicBool>| async move {
+                gateway.memory.stored_or(repository, digest, Box::pin(led_by(led, read))).await
+            }
         };
         match share(shared).await {
             Shared::Done(manifest) => Ok(manifest),
