@@ -210,7 +210,7 @@ impl Image {
             config: Some(self.config.as_bytes()),
             repository: &"library/thing".parse().unwrap(),
             tag: &"v1".parse().unwrap(),
-            signing_key: &KEY,
+            signing_key: Some(&KEY),
         };
         cell(stored.format(), target).unwrap()(&source).unwrap()
     }

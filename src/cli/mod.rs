@@ -2,6 +2,7 @@
 
 mod explain;
 mod healthcheck;
+mod log;
 mod serve;
 mod translate;
 
@@ -70,13 +71,17 @@ fn refused(error: &clap::Error) -> ExitCode {
     complain(line.strip_prefix("error: ").unwrap_or(&line))
 }
 
-/// A mistyped URL is repeated, but not the password in it.
+/// A mistyped value is repeated, but not where it may hold a password: one with an `@` is a URL with a user, however odd.
 fn without_password(line: &str) -> String {
-    let Some((before, after)) = line.split_once("://") else { return line.to_owned() };
-    let authority = after.split(['/', '\'', ' ']).next().unwrap_or_default();
-    match authority.rsplit_once('@') {
-        Some((secret, _)) => format!("{before}://[redacted]{}", after.get(secret.len()..).unwrap_or_default()),
-        None => line.to_owned(),
+    const BEFORE: &str = "invalid value '";
+    const AFTER: &str = "' for '--";
+    let (Some(start), Some(end)) = (line.find(BEFORE), line.rfind(AFTER)) else { return line.to_owned() };
+    match line.get(start + BEFORE.len()..end) {
+        Some(value) if value.contains('@') => {
+            let (before, after) = (line.get(..start).unwrap_or_default(), line.get(end..).unwrap_or_default());
+            format!("{before}{BEFORE}[redacted]{after}")
+        }
+        _ => line.to_owned(),
     }
 }
 

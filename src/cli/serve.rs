@@ -14,7 +14,7 @@ use crate::config::{LogFormat, ServeArguments, unknown_variables};
 use crate::gateway::{Gateway, Options, StartError};
 use crate::{admin, server};
 
-use super::{Commands, Failure};
+use super::{Commands, Failure, log};
 
 /// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,8 @@ struct CannotListen {
 }
 
 pub(super) fn run(arguments: ServeArguments) -> Result<(), Failure> {
-    start_log(&arguments);
+    // Dropped last: what the end says is written too.
+    let _log = start_log(&arguments)?;
     for name in unknown_variables::<Commands>() {
         tracing::warn!(name, "this environment variable is none of schemabridge's: see `schemabridge serve --help`");
     }
@@ -85,12 +86,14 @@ async fn asked_to_stop() -> std::io::Result<()> {
     Ok(())
 }
 
-fn start_log(arguments: &ServeArguments) {
+fn start_log(arguments: &ServeArguments) -> std::io::Result<log::Writer> {
+    let writer = log::Writer::start(std::io::stderr())?;
     let colours = std::io::stderr().is_terminal();
     let builder =
-        tracing_subscriber::fmt().with_max_level(arguments.log_level).with_writer(std::io::stderr).with_ansi(colours);
+        tracing_subscriber::fmt().with_max_level(arguments.log_level).with_writer(writer.lines()).with_ansi(colours);
     match arguments.log_format {
         LogFormat::Json => builder.json().flatten_event(true).init(),
         LogFormat::Text => builder.init(),
     }
+    Ok(writer)
 }

@@ -92,7 +92,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "" if number == 0 => Some(Duration::ZERO),
         _ => None,
     });
-    duration.ok_or("expected a duration with a unit, such as `500ms`, `60s`, `5m` or `1h`".to_owned())
+    // Beyond a year the clock's own arithmetic could end.
+    let duration = duration.filter(|duration| *duration <= Duration::from_secs(366 * 24 * 3600));
+    duration.ok_or("expected a duration of at most a year with a unit, such as `500ms`, `60s`, `5m` or `1h`".to_owned())
 }
 
 fn split_unit(text: &str) -> (Option<u64>, &str) {
@@ -113,7 +115,7 @@ mod tests {
         assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
         assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
-        for bad in ["", "x", "-1s", "1d", "60", "99999999999999999999s"] {
+        for bad in ["", "x", "-1s", "1d", "60", "99999999999999999999s", "18446744073709551615s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
         for bad in ["", "MiB", "1XB", "99999999999999999999", "99999999999GiB"] {

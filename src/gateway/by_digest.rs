@@ -50,6 +50,7 @@ impl Gateway {
             );
             match (stored, source) {
                 (Err(failure), _) if !failure.may_be_absence() => return Err(failure.into()),
+                (Err(_), Err(refusal)) if !refusal.may_be_absence() => return Err(refusal.into()),
                 (Err(_), Ok(Some(recipe))) => return Ok(answer_handed(exchange, &handed.derived, recipe)),
                 // It is a stored document too, or the sources that are known here cannot be seen: the store may know
                 // others.
@@ -94,6 +95,8 @@ impl Gateway {
             match self.resolve(&exchange.caller, &recipe.repository, &source).await {
                 Ok(_) => return Ok(Some(recipe)),
                 Err(failure) if failure.is_not_found() => {}
+                // Busy or broken: to ask on would not help it.
+                Err(failure) if failure.is_trouble() => return Err(failure),
                 Err(failure) => refusal = refusal.or(Some(failure)),
             }
         }

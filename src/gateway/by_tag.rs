@@ -56,7 +56,14 @@ impl Gateway {
         tag: Tag,
     ) -> Result<Response<Body>, Fault> {
         let reference = Reference::Tag(tag.clone());
-        let resolved = self.resolve(&exchange.caller, &repository, &reference).await.map_err(too_large_is_malformed)?;
+        let resolved = match self.resolve(&exchange.caller, &repository, &reference).await {
+            Ok(resolved) => resolved,
+            Err(failure) if failure.is_not_found() => {
+                let other = self.resolve_fallback_tag(exchange, &repository, &tag).await?;
+                other.ok_or_else(|| too_large_is_malformed(failure))?
+            }
+            Err(failure) => return Err(too_large_is_malformed(failure)),
+        };
         let stored = match &resolved.bytes {
             Some(bytes) => {
                 let stored = self.parse_stored(&repository, bytes.clone())?;
@@ -77,14 +84,14 @@ impl Gateway {
                 if cooked.is_empty() {
                     return match otherwise(&facts, &exchange.client) {
                         Choice::AsStored { why } => self.as_stored(exchange, &tagged, why).await,
-                        Choice::Refuse(refusal) => Err(Fault::Unacceptable(refusal.to_string())),
+                        Choice::Refuse(refusal) => Err(refused(refusal)),
                         Choice::Derive { .. } => Err(Fault::Internal),
                     };
                 }
                 exchange.record.outcome.why = Some(why.as_str());
                 self.first_of(exchange, &tagged, &cooked).await
             }
-            Choice::Refuse(refusal) => Err(Fault::Unacceptable(refusal.to_string())),
+            Choice::Refuse(refusal) => Err(refused(refusal)),
         }
     }
 
@@ -97,7 +104,7 @@ impl Gateway {
         exchange.record.outcome.why = Some(why.as_str());
         if let Some(order) = self.amended(exchange, tagged).await? {
             return self.derived(exchange, order, tagged.stored.format()).await.map_err(|attempt| match attempt {
-                Attempt::Refused(words) => Fault::Unacceptable(words),
+                Attempt::Refused(refusal) => Fault::Refused(refusal),
                 Attempt::Failed(fault) => fault,
             });
         }
@@ -146,19 +153,19 @@ impl Gateway {
         tagged: &Tagged,
         candidates: &[Candidate],
     ) -> Result<Response<Body>, Fault> {
-        let mut first_reason = None;
+        let mut nearest = None;
         for candidate in candidates {
             let tried = match candidate.scope {
                 Scope::Whole => self.whole(exchange, tagged, candidate.target).await,
                 Scope::PlatformChild => self.platform_child(exchange, tagged, candidate.target).await,
             };
             match tried {
-                Err(Attempt::Refused(words)) => first_reason = first_reason.or(Some(words)),
+                Err(Attempt::Refused(refusal)) => nearest = nearest.or(Some(refusal)),
                 Err(Attempt::Failed(fault)) => return Err(fault),
                 Ok(response) => return Ok(response),
             }
         }
-        Err(Fault::Unacceptable(first_reason.unwrap_or_default()))
+        Err(nearest.map_or(Fault::Internal, Fault::Refused))
     }
 
     async fn whole(
@@ -189,26 +196,26 @@ impl Gateway {
         let entries = self.entries(place(exchange, tagged), index).await.map_err(ours)?;
         let entries = self.with_platforms(place(exchange, tagged), entries).await.map_err(ours)?;
         let wanted = exchange.client.platform_for(&tagged.repository, &self.options.policy);
-        let ranked = platform::rank(&entries, &wanted).map_err(|none| {
-            Attempt::Refused(Refusal::no_platform(stored_format, &exchange.client, none).to_string())
-        })?;
-        let mut first_reason = None;
+        let ranked = platform::rank(&entries, &wanted)
+            .map_err(|none| Attempt::Refused(Box::new(Refusal::no_platform(stored_format, &exchange.client, none))))?;
+        let mut best = None;
         for entry in ranked {
             let child = match self.stored(&exchange.caller, &tagged.repository, &entry.digest).await {
                 Ok(child) => child,
                 Err(Obstacle::Upstream(failure)) if failure.is_not_found() => {
-                    first_reason.get_or_insert(format!("the registry does not have its entry {}", entry.digest));
+                    let words = format!("the registry does not have its entry {}", entry.digest);
+                    best.get_or_insert(Box::new(Refusal::untranslatable(stored_format, &exchange.client, words)));
                     continue;
                 }
                 Err(obstacle) => return Err(attempt(obstacle, stored_format, exchange)),
             };
             match self.child(exchange, tagged, &child, &entry.digest, target).await {
-                Err(Attempt::Refused(words)) => first_reason = first_reason.or(Some(words)),
+                Err(Attempt::Refused(refusal)) => best = best.or(Some(refusal)),
                 other => return other,
             }
         }
-        let words = first_reason.unwrap_or_else(|| "none of its entries is an image".to_owned());
-        Err(Attempt::Refused(words))
+        let none = || Box::new(Refusal::untranslatable(stored_format, &exchange.client, "no entry of it is an image"));
+        Err(Attempt::Refused(best.unwrap_or_else(none)))
     }
 
     async fn child(
@@ -226,7 +233,7 @@ impl Gateway {
             return self.derived(exchange, order, tagged.stored.format()).await;
         }
         if let Some(refusal) = objection(&facts, &exchange.client) {
-            return Err(Attempt::Refused(refusal.to_string()));
+            return Err(Attempt::Refused(Box::new(refusal)));
         }
         self.answer_stored(exchange, child, digest, Addressed::ByTag).await.map_err(Attempt::Failed)
     }
@@ -255,15 +262,19 @@ impl Gateway {
 /// Why a candidate did not become the answer.
 enum Attempt {
     /// It cannot be made of this image; the next one may.
-    Refused(String),
+    Refused(Box<Refusal>),
     /// Nothing else will do better.
     Failed(Fault),
+}
+
+fn refused(refusal: Refusal) -> Fault {
+    Fault::Refused(Box::new(refusal))
 }
 
 fn attempt(obstacle: Obstacle, stored: Format, exchange: &Exchange) -> Attempt {
     match obstacle {
         Obstacle::Untranslatable(reason) => {
-            Attempt::Refused(Refusal::untranslatable(stored, &exchange.client, reason).to_string())
+            Attempt::Refused(Box::new(Refusal::untranslatable(stored, &exchange.client, reason)))
         }
         obstacle => Attempt::Failed(obstacle.into()),
     }

@@ -79,9 +79,13 @@ pub(super) fn rewrite(mode: ChallengeMode, exchange: &Exchange, response: &mut R
     if mode == ChallengeMode::Pass || !response.headers().contains_key(WWW_AUTHENTICATE) {
         return;
     }
-    let Ok(url) = exchange.external_url() else { return };
-    let realm = format!("{url}/token");
     let headers = response.headers_mut();
+    let Ok(url) = exchange.external_url() else {
+        // Better no challenge than one that sends the client where the operator does not want it.
+        headers.remove(WWW_AUTHENTICATE);
+        return;
+    };
+    let realm = format!("{url}/token");
     let mut challenges: Vec<Challenge> = headers
         .get_all(WWW_AUTHENTICATE)
         .iter()

@@ -110,7 +110,9 @@ impl Gateway {
         let shared = {
             let (gateway, read) = (Arc::clone(self), read(Arc::clone(self), caller.clone()));
             let (repository, digest) = (repository.clone(), digest.clone());
-            move |led: Arc<AtomicBool>| async move { gateway.memory.stored_or(repository, digest, led_by(led, read)).await }
+            move |led: Arc<AtomicBool>| async move {
+                gateway.memory.stored_or(repository, digest, Box::pin(led_by(led, read))).await
+            }
         };
         match share(shared).await {
             Shared::Done(manifest) => Ok(manifest),
@@ -182,10 +184,13 @@ impl Gateway {
 
     /// Translates, without keeping.
     async fn cook(self: &Arc<Self>, order: Order) -> Result<(Derived, Recipe), Obstacle> {
-        let key = self.signing_key().await?;
+        let key = match order.target {
+            Format::Schema1 => Some(self.signing_key().await?),
+            _ => None,
+        };
         let (derived, config) = match &order.shape {
             Some(shape) => (self.cook_parent(&order, shape).await?, None),
-            None => self.cook_image(&order, &key).await?,
+            None => self.cook_image(&order, key.clone()).await?,
         };
         let recipe = Recipe {
             edition: EDITION,
@@ -198,26 +203,30 @@ impl Gateway {
             target: order.target,
             derived: derived.digest.clone(),
             shape: order.shape,
-            signing_key: (order.target == Format::Schema1).then(|| key.key_id().to_owned()),
+            signing_key: key.map(|key| key.key_id().to_owned()),
         };
         Ok((derived, recipe))
     }
 
-    async fn cook_image(&self, order: &Order, key: &Arc<SigningKey>) -> Result<(Derived, Option<Digest>), Obstacle> {
+    async fn cook_image(
+        &self,
+        order: &Order,
+        key: Option<Arc<SigningKey>>,
+    ) -> Result<(Derived, Option<Digest>), Obstacle> {
         let cell = cell(&order.stored, order.target).ok_or_else(|| {
             let (from, to) = (order.stored.format(), order.target);
             Obstacle::Untranslatable(format!("there is no translation from {} to {}", from.name(), to.name()))
         })?;
         let (digest, config) = self.config(order).await?.unzip();
         // Up to 8 MiB of JSON are hashed and written: not on a thread that others wait for.
-        let (order, key) = (order.clone(), Arc::clone(key));
+        let order = order.clone();
         let work = move || {
             cell(&Source {
                 manifest: &order.stored,
                 config: config.as_deref(),
                 repository: &order.repository,
                 tag: &order.tag,
-                signing_key: &key,
+                signing_key: key.as_deref(),
             })
         };
         let derived = tokio::task::spawn_blocking(work).await.map_err(|_| Obstacle::Internal)?;
@@ -309,10 +318,10 @@ fn cell(stored: &Manifest, target: Format) -> Option<Cell> {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "it has the type of a cell")]
 fn under_payload_digest(source: &Source<'_>) -> Result<Derived, Untranslatable> {
     let manifest = source.manifest;
-    let bytes = translate::signed(manifest, source.signing_key);
+    let key = source.signing_key.ok_or(Untranslatable::SigningKeyMissing)?;
+    let bytes = translate::signed(manifest, key);
     Ok(Derived { bytes, digest: manifest.digest().clone(), format: Format::Schema1 })
 }
 

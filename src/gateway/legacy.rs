@@ -9,7 +9,6 @@ use std::time::Duration;
 use http::Response;
 use moka::sync::Cache;
 
-use crate::image::media_type::Format;
 use crate::image::reference::Repository;
 
 use super::body::Body;
@@ -33,18 +32,16 @@ impl Default for Refusals {
 
 /// Notes a format refusal given to Docker 1.6 or 1.7, in words that tell no more of the document than its format.
 pub(super) fn remember(refusals: &Refusals, exchange: &Exchange, fault: &Fault) {
-    let client = &exchange.client;
-    let is_legacy = client.docker_version().is_some_and(|version| version.major == 1 && matches!(version.minor, 6 | 7));
-    if !is_legacy || !matches!(fault, Fault::Unacceptable(_) | Fault::Malformed(_)) {
-        return;
+    let is_legacy =
+        exchange.client.docker_version().is_some_and(|version| version.major == 1 && matches!(version.minor, 6 | 7));
+    let words = match fault {
+        Fault::Refused(refusal) if is_legacy => refusal.formats_only(),
+        Fault::Malformed(_) if is_legacy => "this image is stored as a document that cannot be read".to_owned(),
+        _ => return,
+    };
+    if let Ok(Route::Manifest { repository, .. }) = Route::of(exchange.head.uri.path()) {
+        refusals.0.insert((exchange.client_address(), repository), words.into());
     }
-    let Ok(Route::Manifest { repository, .. }) = Route::of(exchange.head.uri.path()) else { return };
-    let stored = exchange.record.outcome.stored.map_or("a document that cannot be read", Format::name);
-    let words = format!(
-        "{repository} is stored as {stored}, {client} reads only Docker schema 1, and this image cannot be translated \
-         to it; a newer Docker says why, or pulls it"
-    );
-    refusals.0.insert((exchange.client_address(), repository), words.into());
 }
 
 /// Repeats them.

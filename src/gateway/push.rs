@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use http::{Method, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use url::Url;
 
 use crate::image::digest::Digest;
@@ -13,7 +12,7 @@ use crate::image::manifest::{Content, MANIFEST_BYTES_MAX, Manifest};
 use crate::image::reference::{Reference, Repository};
 use crate::store::Scope;
 use crate::translate::empty_layer;
-use crate::upstream::{Failure, ForwardRequest, StreamedBody};
+use crate::upstream::{Failure, ForwardRequest, RequestBody, StreamedBody};
 
 use super::body::Body;
 use super::exchange::Exchange;
@@ -42,7 +41,7 @@ impl Gateway {
                 self.refuse_to_delete_derived(exchange, &repository, &digest).await?;
                 self.pass_push(exchange).await
             }
-            Route::Manifest { .. } | Route::Blob { .. } | Route::Upload | Route::Other => {
+            Route::Manifest { .. } | Route::Blob { .. } | Route::Upload | Route::Referrers { .. } | Route::Other => {
                 self.pass_push(exchange).await
             }
             Route::Base | Route::Token | Route::LegacyImages { .. } => {
@@ -79,19 +78,12 @@ impl Gateway {
     /// Makes sure that the upstream has what the manifest names: the client was told that the empty layer exists, and so
     /// did not send it.
     async fn put_manifest(self: &Arc<Self>, exchange: &mut Exchange, repository: &Repository) -> Result<(), Fault> {
-        let Some(body) = exchange.body.take() else { return Ok(()) };
-        let bytes = match Limited::new(body, MANIFEST_BYTES_MAX).collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                return Err(Fault::BodyTooLarge(MANIFEST_BYTES_MAX));
-            }
-            Err(_) => return Err(Fault::BadRequest("the body of the request broke off".to_owned())),
-        };
+        let bytes = exchange.whole_body(MANIFEST_BYTES_MAX).await?;
         if Manifest::parse(bytes.clone()).is_ok_and(|manifest| names_empty_layer(&manifest)) {
             self.upload_empty_layer(exchange, repository).await?;
         }
         exchange.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        exchange.body = Some(bytes.into());
+        exchange.body = Some(RequestBody::Whole(bytes));
         Ok(())
     }
 
@@ -142,7 +134,7 @@ impl Gateway {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         }
-        let request = ForwardRequest { method, path, query, headers, body: body.map(Into::into) };
+        let request = ForwardRequest { method, path, query, headers, body: body.map(RequestBody::Whole) };
         Ok(self.upstream.forward(&exchange.caller, request).await?)
     }
 

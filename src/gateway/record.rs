@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
 use http::header::USER_AGENT;
 use http::request::Parts;
+use http::{Method, StatusCode};
 
 use crate::image::media_type::Format;
 
@@ -33,6 +33,30 @@ pub(super) struct Record {
     pub(super) outcome: Outcome,
     fault: Option<String>,
     fault_is_ours: bool,
+}
+
+/// Says that a request ended without an answer, unless it is told that there was one.
+pub(super) struct Unanswered {
+    head: Option<(Method, String)>,
+}
+
+impl Unanswered {
+    pub(super) fn new(head: &Parts) -> Self {
+        Self { head: Some((head.method.clone(), head.uri.path().to_owned())) }
+    }
+
+    pub(super) fn answered(mut self) {
+        self.head = None;
+    }
+}
+
+/// The server drops the work on a request when its client leaves.
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some((method, path)) = &self.head {
+            tracing::info!(target: "schemabridge::access", %method, ?path, "the client left before it was answered");
+        }
+    }
 }
 
 impl Record {

@@ -39,8 +39,8 @@ pub struct Source<'a> {
     pub repository: &'a Repository,
     /// The tag that schema 1 carries.
     pub tag: &'a Tag,
-    /// Signs schema 1.
-    pub signing_key: &'a SigningKey,
+    /// Signs schema 1; no other target needs it.
+    pub signing_key: Option<&'a SigningKey>,
 }
 
 /// A translated document.
@@ -69,6 +69,9 @@ pub enum Untranslatable {
     /// The config was needed and not given.
     #[error("its config was not given")]
     ConfigMissing,
+    /// The signing key was needed and not given.
+    #[error("the key that signs schema 1 was not given")]
+    SigningKeyMissing,
     /// The config's bytes are not those that the manifest names.
     #[error("its config does not have the digest that the manifest names, {expected}")]
     ConfigMismatch {

@@ -43,7 +43,8 @@ pub(super) fn compose(source: &Source<'_>, image: &ImageManifest) -> Result<Deri
     .write();
     let time = Timestamp::utc_seconds_or_epoch(config.created.as_ref());
     let digest = Digest::sha256(payload.as_bytes());
-    Derived::new(sign::pretty(&payload, &time, source.signing_key), digest, Format::Schema1)
+    let key = source.signing_key.ok_or(Untranslatable::SigningKeyMissing)?;
+    Derived::new(sign::pretty(&payload, &time, key), digest, Format::Schema1)
 }
 
 /// Schema 1 names a layer by its digest alone: it must come from the registry, as a tar archive that is not compressed

@@ -63,7 +63,7 @@ fn translate_with(stored: &Stored, target: Format, config: Option<&[u8]>) -> Res
         config,
         repository: &"a/b".parse().unwrap(),
         tag: &"t".parse().unwrap(),
-        signing_key: &SigningKey::generate([7; 32]).unwrap(),
+        signing_key: Some(&SigningKey::generate([7; 32]).unwrap()),
     };
     cell_for(&stored.manifest, target).unwrap()(&source)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use super::failure::Failure;
@@ -54,15 +55,53 @@ impl Body for StreamedBody {
     }
 }
 
+/// The body of an upload as it arrives from the client, under the same idle time-out. Says when it is over, so that the
+/// time for the answer can begin.
+pub(super) struct UploadBody {
+    inner: StreamedBody,
+    ended: Option<oneshot::Sender<()>>,
+}
+
+impl UploadBody {
+    pub(super) fn new(inner: reqwest::Body, idle_timeout: Duration) -> (Self, oneshot::Receiver<()>) {
+        let (ended, over) = oneshot::channel();
+        (Self { inner: StreamedBody::new(inner, idle_timeout), ended: Some(ended) }, over)
+    }
+}
+
+impl Body for UploadBody {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        if frame.is_none() || self.inner.is_end_stream() {
+            self.ended = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 /// Says what broke a transfer without naming the URL, which may hold a signature.
 pub(super) fn unreachable(error: reqwest::Error) -> Failure {
-    let error = error.without_url();
-    // The outer errors say that a request was sent; the innermost says what became of it.
-    let mut cause: &dyn std::error::Error = &error;
+    Failure::Unreachable { reason: innermost(&error.without_url()) }
+}
+
+/// The outer errors say that a request was sent; the innermost says what became of it.
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    Failure::Unreachable { reason: cause.to_string() }
+    cause.to_string()
 }
 
 /// All bytes of a document, refused as soon as more than `bytes_max` have come or are declared. `what` names the

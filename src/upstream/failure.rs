@@ -40,6 +40,18 @@ pub enum Failure {
         /// The digest of what came, or the digest that the upstream named.
         found: Digest,
     },
+    /// A body does not have the length that was announced for it.
+    #[error("the upstream's body does not have the {expected} bytes that were announced")]
+    WrongLength {
+        /// What was announced, in bytes.
+        expected: u64,
+    },
+    /// A document comes in a content coding that nobody asked for.
+    #[error("the upstream sent a manifest in the content coding `{coding}`")]
+    Coded {
+        /// The coding.
+        coding: String,
+    },
     /// A document is larger than the gateway reads.
     #[error("the upstream's {what} is larger than the limit of {bytes_max} bytes")]
     TooLarge {
@@ -87,6 +99,12 @@ impl Failure {
             Self::WrongBytes { expected, found } => {
                 format!("the registry {authority} answered {expected} with other bytes, whose digest is {found}")
             }
+            Self::WrongLength { expected } => {
+                format!("a body of the registry {authority} does not have the {expected} bytes that were announced")
+            }
+            Self::Coded { coding } => {
+                format!("the registry {authority} sent a manifest in the content coding `{coding}`, asked for none")
+            }
             Self::TooLarge { what, bytes_max } => {
                 format!("the {what} of the registry {authority} is larger than the limit of {bytes_max} bytes")
             }
@@ -119,6 +137,11 @@ impl Failure {
         self.status().is_some_and(|status| {
             status.is_client_error() && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS)
         })
+    }
+
+    /// The upstream is busy, broken or out of reach: whatever is asked next will not fare better.
+    pub fn is_trouble(&self) -> bool {
+        self.status().is_none_or(|status| status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error())
     }
 
     /// The upstream refuses this caller; another caller may fare better.

@@ -17,7 +17,7 @@ mod transport;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
@@ -27,6 +27,7 @@ use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository};
 
 pub use body::StreamedBody;
+use body::UploadBody;
 pub use caller::Caller;
 pub use failure::{Failure, Refusal};
 use redirect::OwnRequest;
@@ -42,6 +43,9 @@ const EVERY_FORMAT: HeaderValue = HeaderValue::from_static(
      application/vnd.docker.distribution.manifest.v1+prettyjws, application/vnd.docker.distribution.manifest.v1+json, \
      application/vnd.oci.artifact.manifest.v1+json, */*",
 );
+
+/// How long the base endpoint may take. Docker 1.6 gives its ping ten seconds in all.
+const PING_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How the upstream is reached.
 #[derive(Clone, Debug)]
@@ -108,8 +112,6 @@ pub struct Resolved {
     pub digest: Digest,
     /// Its bytes, where they had to be read to learn the digest.
     pub bytes: Option<Bytes>,
-    /// The head of the upstream's answer.
-    pub headers: HeaderMap,
 }
 
 /// A request that goes upstream as it came, but for its credentials and hop-by-hop headers.
@@ -123,7 +125,15 @@ pub struct ForwardRequest {
     /// End-to-end headers of the request; see [`headers::end_to_end`].
     pub headers: HeaderMap,
     /// The body of a push.
-    pub body: Option<reqwest::Body>,
+    pub body: Option<RequestBody>,
+}
+
+/// The body of a request that goes upstream.
+pub enum RequestBody {
+    /// All of it is here.
+    Whole(Bytes),
+    /// It arrives from the client while it is sent on.
+    Streamed(reqwest::Body),
 }
 
 impl Upstream {
@@ -170,10 +180,8 @@ impl Upstream {
             (Some(found), Reference::Digest(expected)) if found != *expected => {
                 Err(Failure::WrongBytes { expected: expected.clone(), found })
             }
-            (Some(digest), _) => Ok(Resolved { digest, bytes: None, headers: headers.clone() }),
-            (None, Reference::Digest(digest)) => {
-                Ok(Resolved { digest: digest.clone(), bytes: None, headers: headers.clone() })
-            }
+            (Some(digest), _) => Ok(Resolved { digest, bytes: None }),
+            (None, Reference::Digest(digest)) => Ok(Resolved { digest: digest.clone(), bytes: None }),
             (None, Reference::Tag(_)) => self.resolve_by_get(caller, url, reference).await,
         }
     }
@@ -183,7 +191,6 @@ impl Upstream {
         if answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
-        let headers = answer.headers().clone();
         let bytes = self.collect(self.streamed(answer.into_body()), MANIFEST_BYTES_MAX, "manifest").await?;
         let digest = match reference {
             Reference::Digest(digest) => verified(digest, &bytes).map(|()| digest.clone())?,
@@ -192,7 +199,7 @@ impl Upstream {
                 Err(_) => Digest::sha256(&bytes),
             },
         };
-        Ok(Resolved { digest, bytes: Some(bytes), headers })
+        Ok(Resolved { digest, bytes: Some(bytes) })
     }
 
     /// The manifest with this digest: at most [`MANIFEST_BYTES_MAX`] bytes, and exactly those that the digest names.
@@ -223,6 +230,10 @@ impl Upstream {
         if answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
+        let coding = answer.headers().get(CONTENT_ENCODING).filter(|coding| coding.as_bytes() != b"identity");
+        if let Some(coding) = coding {
+            return Err(Failure::Coded { coding: String::from_utf8_lossy(coding.as_bytes()).into_owned() });
+        }
         Ok(answer.map(|inner| self.streamed(inner)))
     }
 
@@ -252,7 +263,9 @@ impl Upstream {
     pub async fn ping(&self, caller: &Caller) -> Result<http::response::Parts, Failure> {
         let url = self.endpoint("/v2/", None);
         let request = OwnRequest { method: Method::GET, url, caller, accept: None };
-        let (head, _) = redirect::follow(&self.transport, request).await?.into_parts();
+        let asked = tokio::time::timeout(PING_TIMEOUT, redirect::follow(&self.transport, request)).await;
+        let answer = asked.unwrap_or(Err(Failure::TimedOut { seconds: PING_TIMEOUT.as_secs() }))?;
+        let (head, _) = answer.into_parts();
         self.realm.learn(head.status, &head.headers);
         Ok(head)
     }
@@ -273,8 +286,18 @@ impl Upstream {
         if let Some(authorization) = caller.authorization() {
             outgoing.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        *outgoing.body_mut() = request.body;
-        let answer = self.transport.send_streaming(outgoing).await?;
+        let answer = match request.body {
+            None => self.transport.send_streaming(outgoing).await?,
+            Some(RequestBody::Whole(bytes)) => {
+                *outgoing.body_mut() = Some(bytes.into());
+                self.transport.send_streaming(outgoing).await?
+            }
+            Some(RequestBody::Streamed(inner)) => {
+                let (upload, ended) = UploadBody::new(inner, self.options.idle_timeout);
+                *outgoing.body_mut() = Some(reqwest::Body::wrap(upload));
+                self.transport.send_upload(outgoing, ended).await?
+            }
+        };
         self.realm.learn(answer.status(), answer.headers());
         Ok(answer.map(|inner| self.streamed(inner)))
     }
@@ -371,13 +394,6 @@ pub fn verified(digest: &Digest, bytes: &Bytes) -> Result<(), Failure> {
         _ => Digest::sha256(bytes),
     };
     if found == *digest { Ok(()) } else { Err(Failure::WrongBytes { expected: digest.clone(), found }) }
-}
-
-/// The media type and length that the head of an answer declares, if it declares both.
-pub fn declared(headers: &HeaderMap) -> Option<(&str, u64)> {
-    let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    let length = headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
-    Some((media_type.split(';').next().unwrap_or_default().trim(), length))
 }
 
 fn authority_of(url: &Url) -> String {

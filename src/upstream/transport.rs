@@ -1,14 +1,21 @@
 //! The HTTP clients and what every request of ours carries.
 
+use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, USER_AGENT};
 use http::{Method, Response};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::oneshot;
 use url::Url;
 
-use super::body::unreachable;
+use super::body::{innermost, unreachable};
 use super::{Caller, Failure, Options, ProxyUse};
 
 const OWN_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("schemabridge/", env!("CARGO_PKG_VERSION")));
@@ -16,11 +23,20 @@ const OWN_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("schemabrid
 const IDLE_CONNECTIONS_MAX: usize = 64;
 const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(60);
 
+/// How long the upstream may take to answer once an upload is complete: registries hash and move a whole layer then.
+const UPLOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How much of a body one read takes. A stream whose reader is slow holds two reads: the one that is being written and
+/// the next. The HTTP library's own choice is 408 KiB, of which 64 such streams hold 51 MiB.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
 /// Two clients: manifests may share one HTTP/2 connection, blobs each have their own HTTP/1.1 connection, so that no
-/// blob's flow control holds up another's.
+/// blob's flow control holds up another's. What streams down goes past the second one where there is no proxy on the way,
+/// because its reads cannot be limited.
 pub(super) struct Transport {
     documents: reqwest::Client,
     streams: reqwest::Client,
+    downloads: Option<Downloads>,
     answer_timeout: Duration,
 }
 
@@ -46,6 +62,7 @@ impl Transport {
         Ok(Self {
             documents: build(&[b"h2", b"http/1.1"], Http1::Preferred)?,
             streams: build(&[b"http/1.1"], Http1::Only)?,
+            downloads: is_direct(options).then(|| Downloads::new(options)).transpose()?,
             answer_timeout: options.answer_timeout,
         })
     }
@@ -69,11 +86,27 @@ impl Transport {
 
     /// Sends a request whose bodies stream.
     pub(super) async fn send_streaming(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
-        if request.body().is_some() {
-            // An upload takes as long as the client needs to send it; its answer comes after that.
-            return final_answer(self.streams.execute(request).await);
+        match &self.downloads {
+            Some(downloads) => self.in_time(downloads.send(request)).await,
+            None => self.execute(&self.streams, request).await,
         }
-        self.execute(&self.streams, request).await
+    }
+
+    /// Sends an upload, which takes as long as the client needs to send it; the time for the answer begins when it ended.
+    pub(super) async fn send_upload(
+        &self,
+        request: reqwest::Request,
+        ended: oneshot::Receiver<()>,
+    ) -> Result<Response<reqwest::Body>, Failure> {
+        let mut answer = pin!(self.streams.execute(request));
+        tokio::select! {
+            early = &mut answer => return final_answer(early.map_err(unreachable)?.into()),
+            _ = ended => {}
+        }
+        match tokio::time::timeout(UPLOAD_ANSWER_TIMEOUT, answer).await {
+            Ok(answer) => final_answer(answer.map_err(unreachable)?.into()),
+            Err(_) => Err(Failure::TimedOut { seconds: UPLOAD_ANSWER_TIMEOUT.as_secs() }),
+        }
     }
 
     async fn execute(
@@ -81,21 +114,66 @@ impl Transport {
         client: &reqwest::Client,
         request: reqwest::Request,
     ) -> Result<Response<reqwest::Body>, Failure> {
-        match tokio::time::timeout(self.answer_timeout, client.execute(request)).await {
-            Ok(answer) => final_answer(answer),
-            Err(_) => Err(Failure::TimedOut { seconds: self.answer_timeout.as_secs() }),
+        self.in_time(async { final_answer(client.execute(request).await.map_err(unreachable)?.into()) }).await
+    }
+
+    async fn in_time<Answer>(&self, answer: impl Future<Output = Result<Answer, Failure>>) -> Result<Answer, Failure> {
+        let late = |_| Err(Failure::TimedOut { seconds: self.answer_timeout.as_secs() });
+        tokio::time::timeout(self.answer_timeout, answer).await.unwrap_or_else(late)
+    }
+}
+
+/// The client of what streams down, straight to the upstream.
+struct Downloads(legacy::Client<HttpsConnector<HttpConnector>, reqwest::Body>);
+
+impl Downloads {
+    fn new(options: &Options) -> Result<Self, String> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(options.connect_timeout));
+        // The connector names the protocol to TLS by itself.
+        let tls = tls_config(&[])?;
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_CONNECTION_LIFE)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .http1_max_buf_size(READ_BYTES_MAX)
+            .build(connector);
+        Ok(Self(client))
+    }
+
+    async fn send(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
+        let mut request = http::Request::<reqwest::Body>::try_from(request).map_err(unreachable)?;
+        // What the other clients say where the caller says nothing.
+        request.headers_mut().entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        let unreachable = |error| Failure::Unreachable { reason: innermost(&error) };
+        let answer = self.0.request(request).await.map_err(unreachable)?;
+        final_answer(answer.map(reqwest::Body::wrap))
+    }
+}
+
+/// No proxy that the environment names stands before the upstream. Streams go nowhere else.
+fn is_direct(options: &Options) -> bool {
+    match options.proxy {
+        ProxyUse::Direct => true,
+        ProxyUse::Environment => {
+            let upstream = options.url.as_str().parse();
+            upstream.is_ok_and(|upstream| Matcher::from_env().intercept(&upstream).is_none())
         }
     }
 }
 
 /// An answer that is one: an upstream that switches to another protocol, which nobody asked for, has answered nothing.
-fn final_answer(answer: reqwest::Result<reqwest::Response>) -> Result<Response<reqwest::Body>, Failure> {
-    let answer = answer.map_err(unreachable)?;
+fn final_answer(answer: Response<reqwest::Body>) -> Result<Response<reqwest::Body>, Failure> {
     if answer.status().is_informational() {
         let reason = format!("it answered {} to a request that asked for no such thing", answer.status());
         return Err(Failure::Unreachable { reason });
     }
-    Ok(answer.into())
+    Ok(answer)
 }
 
 enum Http1 {

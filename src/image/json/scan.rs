@@ -293,6 +293,8 @@ impl<'a> Cursor<'a> {
         self.at += 1;
         let start = self.at;
         loop {
+            let rest = self.text.get(self.at..).unwrap_or_default();
+            self.at += rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)).unwrap_or(rest.len());
             match self.peek() {
                 Some(b'"') => {
                     let raw = self.text.get(start..self.at).unwrap_or_default();
@@ -300,7 +302,6 @@ impl<'a> Cursor<'a> {
                     return Ok(raw);
                 }
                 Some(b'\\') => self.escape()?,
-                Some(0x20..) => self.at += 1,
                 Some(_) => return Err(self.syntax("an escape instead of a control character")),
                 None => return Err(self.syntax("the end of the string")),
             }

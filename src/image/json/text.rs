@@ -71,6 +71,7 @@ fn code_unit(text: &str) -> Option<(u16, &str)> {
 /// characters only `\n`, `\r` and `\t` short (before Go 1.22, and so in every distribution 2.8 that was released). Go's
 /// strings hold any bytes: each one that is not UTF-8 is written as the escape of U+FFFD, which itself needs none.
 pub(super) fn push_string(out: &mut String, text: &[u8]) {
+    out.reserve(text.len() + 2);
     out.push('"');
     for chunk in text.utf8_chunks() {
         push_characters(out, chunk.valid());
@@ -82,12 +83,14 @@ pub(super) fn push_string(out: &mut String, text: &[u8]) {
 }
 
 fn push_characters(out: &mut String, mut rest: &str) {
-    while let Some(at) = rest.find(needs_escape) {
+    while let Some(at) = rest.bytes().position(may_need_escape) {
         let (plain, from) = rest.split_at(at);
         out.push_str(plain);
         let mut characters = from.chars();
-        if let Some(character) = characters.next() {
-            push_escaped(out, character);
+        match characters.next() {
+            Some(character) if needs_escape(character) => push_escaped(out, character),
+            Some(character) => out.push(character),
+            None => {}
         }
         rest = characters.as_str();
     }
@@ -96,6 +99,18 @@ fn push_characters(out: &mut String, mut rest: &str) {
 
 fn needs_escape(character: char) -> bool {
     matches!(character, '"' | '\\' | '\0'..='\u{1f}') || is_html(character)
+}
+
+/// The first byte of a character that needs an escape, or of one near U+2028. Bytes are looked through several times as
+/// fast as characters, and most need nothing.
+fn may_need_escape(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\\' | 0..=0x1f) || may_be_html(byte)
+}
+
+/// The first byte of a character that [`is_html`], or of one near U+2028.
+pub(super) fn may_be_html(byte: u8) -> bool {
+    const FIRST_OF_LINE_SEPARATOR: u8 = 0xe2;
+    matches!(byte, b'<' | b'>' | b'&' | FIRST_OF_LINE_SEPARATOR)
 }
 
 /// The characters that Go escapes so that JSON can stand inside HTML and JavaScript.

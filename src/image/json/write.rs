@@ -1,7 +1,7 @@
 //! Go's `encoding/json`, the writing half, byte for byte.
 
 use super::raw::Raw;
-use super::text::{four_digits, is_html, push_string};
+use super::text::{four_digits, is_html, may_be_html, push_string};
 
 /// Writes one object in compact form, its members in the order in which they are given.
 pub struct ObjectWriter {
@@ -94,36 +94,43 @@ pub fn object(members: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8
 pub fn compacted(value: Raw<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.as_bytes().len());
     let mut rest = value.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        rest = match byte {
-            b'"' => {
-                let (string, after) = rest.split_at_checked(string_length(rest)).unwrap_or((rest, &[]));
-                push_html_escaped(&mut out, string);
-                after
-            }
-            b' ' | b'\t' | b'\n' | b'\r' => after,
-            _ => {
-                out.push(*byte);
-                after
-            }
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b' ' | b'\t' | b'\n' | b'\r')) {
+        let (plain, from) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        rest = if from.starts_with(b"\"") {
+            let (string, after) = from.split_at_checked(string_length(from)).unwrap_or((from, &[]));
+            push_html_escaped(&mut out, string);
+            after
+        } else {
+            from.trim_ascii_start()
         };
     }
+    out.extend_from_slice(rest);
     out
 }
 
 fn push_html_escaped(out: &mut Vec<u8>, string: &[u8]) {
     for chunk in string.utf8_chunks() {
         let mut rest = chunk.valid();
-        while let Some(at) = rest.find(is_html) {
+        while let Some(at) = rest.bytes().position(may_be_html) {
             let (plain, from) = rest.split_at(at);
             out.extend_from_slice(plain.as_bytes());
             let mut characters = from.chars();
-            let escape = characters.next().into_iter().flat_map(four_digits);
-            out.extend(escape.filter_map(|character| u8::try_from(character).ok()));
+            if let Some(character) = characters.next() {
+                push_html_character(out, character);
+            }
             rest = characters.as_str();
         }
         out.extend_from_slice(rest.as_bytes());
         out.extend_from_slice(chunk.invalid());
+    }
+}
+
+fn push_html_character(out: &mut Vec<u8>, character: char) {
+    if is_html(character) {
+        out.extend(four_digits(character).filter_map(|digit| u8::try_from(digit).ok()));
+    } else {
+        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
     }
 }
 
