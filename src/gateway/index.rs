@@ -46,6 +46,14 @@ pub(super) struct Place<'a> {
     pub(super) repository: &'a Repository,
 }
 
+/// The entries of a list or index and of those that are nested in it.
+#[derive(Default)]
+struct TakenApart {
+    entries: Vec<Descriptor>,
+    /// How many entries were there in all, those of nested lists and indexes too.
+    seen: usize,
+}
+
 /// A child that was read.
 enum Child {
     Read(Arc<Manifest>),
@@ -54,15 +62,16 @@ enum Child {
 }
 
 impl Gateway {
-    /// The entries of a list or index, nested ones taken apart where they stand.
+    /// The entries of a list or index, nested ones taken apart where they stand. What is called a list or index and is none,
+    /// or is not there, stays as the entry that it is.
     pub(super) async fn entries(
         self: &Arc<Self>,
         place: Place<'_>,
         index: &Index,
     ) -> Result<Vec<Descriptor>, Obstacle> {
-        let mut entries = Vec::new();
-        self.take_apart(place, index, self.options.index.nesting_max, &mut entries).await?;
-        Ok(entries)
+        let mut apart = TakenApart::default();
+        self.take_apart(place, index, self.options.index.nesting_max, &mut apart).await?;
+        Ok(apart.entries)
     }
 
     fn take_apart<'a>(
@@ -70,15 +79,17 @@ impl Gateway {
         place: Place<'a>,
         index: &'a Index,
         depth_left: usize,
-        entries: &'a mut Vec<Descriptor>,
+        apart: &'a mut TakenApart,
     ) -> BoxFuture<'a, Result<(), Obstacle>> {
         async move {
+            // Before any of them is looked at: an index of nothing but indexes must come to an end too.
+            apart.seen += index.manifests.len();
+            if apart.seen > self.options.index.entries_max {
+                return Err(too_many(self.options.index.entries_max));
+            }
             for entry in &index.manifests {
                 if entry.role() != Role::Nested {
-                    if entries.len() == self.options.index.entries_max {
-                        return Err(too_many(self.options.index.entries_max));
-                    }
-                    entries.push(entry.clone());
+                    apart.entries.push(entry.clone());
                     continue;
                 }
                 if depth_left == 0 {
@@ -86,9 +97,13 @@ impl Gateway {
                     let words = format!("its indexes are nested more than {depth} deep, the limit of this gateway");
                     return Err(Obstacle::Untranslatable(words));
                 }
-                let Child::Read(nested) = self.read_child(place, &entry.digest).await? else { continue };
-                if let Content::Index(nested) = nested.content() {
-                    self.take_apart(place, nested, depth_left - 1, entries).await?;
+                let child = self.read_child(place, &entry.digest).await?;
+                if let Child::Read(nested) = &child
+                    && let Content::Index(nested) = nested.content()
+                {
+                    self.take_apart(place, nested, depth_left - 1, apart).await?;
+                } else {
+                    apart.entries.push(entry.clone());
                 }
             }
             Ok(())
@@ -224,7 +239,11 @@ impl Gateway {
             let kept_as_listed = || Fate::Kept { media_type: listed.media_type.clone() };
             let fate = match (listed.role(), order.target) {
                 (Role::Attestation, Format::List) => Fate::LeftOut(Omission::Attestation),
-                (Role::Artifact | Role::Nested, Format::List) => Fate::LeftOut(Omission::Artifact),
+                (Role::Artifact, Format::List) => Fate::LeftOut(Omission::Artifact),
+                (Role::Nested, Format::List) => match self.read_child(place, &listed.digest).await? {
+                    Child::Unusable(omission) => Fate::LeftOut(omission),
+                    Child::Read(_) => Fate::LeftOut(Omission::Artifact),
+                },
                 (Role::Attestation | Role::Artifact | Role::Nested, _) => kept_as_listed(),
                 (Role::Image, _) => match self.read_child(place, &listed.digest).await? {
                     Child::Unusable(omission) => Fate::LeftOut(omission),
