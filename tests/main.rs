@@ -12,6 +12,7 @@ mod headers;
 mod hostile;
 mod import_direction;
 mod index_children;
+mod index_golden;
 mod index_hostile;
 mod index_pruning;
 mod negotiation_table;
