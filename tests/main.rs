@@ -14,6 +14,7 @@ mod import_direction;
 mod index_children;
 mod index_golden;
 mod index_hostile;
+mod index_properties;
 mod index_pruning;
 mod negotiation_table;
 mod parsing;

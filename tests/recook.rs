@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::support::client::Client;
 use crate::support::gateway::Setup;
-use crate::support::images::{Image, Kind};
+use crate::support::images::{self, Image, Kind};
+use crate::support::parents::{Entry, docker_list, oci_index};
 use crate::support::upstream::Upstream;
 
 /// The documents of a run: every golden image and some of our own, stored in each form.
@@ -105,4 +106,69 @@ async fn every_derived_document_of_a_run_is_made_again_from_its_recipe_alone() {
         r#""schema2" -> "schema2""#,
     ];
     assert_eq!(targets.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+}
+
+/// Lists and indexes in every shape that a recipe can have, and a client that is given it.
+async fn upstream_of_parents() -> (Upstream, Vec<(&'static str, Client)>) {
+    let upstream = Upstream::start().await;
+    let platforms = ["linux/arm/v7", "linux/amd64", "linux/arm/v5", "linux/arm/v6"];
+    let images = platforms.map(|platform| Image::buildkit(platform, "any", Kind::Gzip, 1));
+    let packed = Image::buildkit("zstd", "s390x", Kind::Zstd, 1);
+    for repository in ["index", "list"] {
+        upstream.put_image(repository, "latest", &packed, &packed.oci());
+        for image in &images {
+            upstream.put_image(repository, "latest", image, &image.oci());
+            upstream.put_image(repository, "latest", image, &image.schema2());
+        }
+    }
+    let entries = |document: fn(&Image) -> images::Document| {
+        let listed = images.iter().zip(platforms).map(|(image, platform)| Entry::on(&document(image), platform));
+        let zstd = Entry::on(&packed.oci(), "linux/s390x");
+        listed.chain([zstd]).collect::<Vec<Entry>>()
+    };
+    upstream.put("index", "latest", &oci_index(&entries(Image::oci)));
+    upstream.put("list", "latest", &docker_list(&entries(Image::schema2)));
+    let both = Client::new("", &[&format!("{}, {}", images::INDEX, images::SCHEMA2)]);
+    let parents = vec![
+        ("index", Client::docker_17()),
+        ("index", Client::docker_20_10()),
+        ("list", Client::docker_17()),
+        ("list", Client::docker_20_10()),
+        ("list", Client::oci_only()),
+        ("list", both),
+    ];
+    (upstream, parents)
+}
+
+/// The bytes are gone from the store and from memory; the recipe, whose shape says how the parent is to look, is left. What
+/// the operator wants of new parents does not change those that were handed out.
+#[tokio::test]
+async fn a_list_or_index_is_made_again_from_its_recipe_and_the_upstream() {
+    let (upstream, parents) = upstream_of_parents().await;
+    let store = tempfile::tempdir().unwrap();
+    let setup = || Setup::default().store_in(store.path());
+    let gateway = setup().arm_variants(&["v7", "v5"]).before(&upstream).await;
+    let mut handed = std::collections::BTreeMap::new();
+    for (repository, client) in &parents {
+        let reply = gateway.manifest(client, &format!("/v2/{repository}/manifests/latest")).await;
+        assert!(reply.header("schemabridge-source-digest").is_some(), "{repository}: {}", reply.text());
+        for child in reply.json()["manifests"].as_array().unwrap() {
+            handed.insert((*repository, child["digest"].as_str().unwrap().to_owned()), None);
+        }
+        handed.insert((*repository, reply.digest().to_owned()), Some(reply.body));
+    }
+    gateway.stop().await;
+    let parents_made = handed.values().flatten().count();
+    assert_eq!(parents_made, parents.len(), "each client has one of its own");
+
+    let documents = store.path().join("v1/documents");
+    let kept = files_below(&documents).len();
+    std::fs::remove_dir_all(&documents).unwrap();
+    let gateway = setup().before(&upstream).await;
+    for ((repository, digest), body) in &handed {
+        let again = gateway.manifest(&Client::curl(), &format!("/v2/{repository}/manifests/{digest}")).await;
+        assert_eq!(again.status, 200, "{repository} {digest}: {}", again.text());
+        assert!(body.as_ref().is_none_or(|body| *body == again.body), "{repository}: {}", again.text());
+    }
+    assert_eq!(files_below(&documents).len(), kept, "they are kept again");
 }
