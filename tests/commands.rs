@@ -33,7 +33,7 @@ async fn complaint(arguments: &[&str], environment: &[(&str, &str)]) -> String {
 
 /// A gateway of its own process, ended when it is dropped.
 struct Served {
-    process: Child,
+    _process: Ended,
     address: SocketAddr,
     admin: SocketAddr,
     /// What it wrote before it listened.
@@ -45,8 +45,8 @@ impl Served {
     fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let own = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
         let mut command = schemabridge(&[&own, arguments].concat(), environment);
-        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let mut process = Ended(command.stderr(Stdio::piped()).spawn().unwrap());
+        let lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
         let (mut address, mut admin, mut log) = (None, None, String::new());
         for line in lines {
             let line = line.unwrap();
@@ -60,17 +60,20 @@ impl Served {
                 _ => {}
             }
             if let (Some(address), Some(admin)) = (address, admin) {
-                return Self { process, address, admin, log };
+                return Self { _process: process, address, admin, log };
             }
         }
         panic!("it ended before it listened: {log}");
     }
 }
 
-impl Drop for Served {
+/// A process that ends with its owner.
+struct Ended(Child);
+
+impl Drop for Ended {
     fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
     }
 }
 
