@@ -3,6 +3,9 @@
 use super::raw::Raw;
 use super::text::{is_html, may_be_html, push_four_digits, push_string};
 
+/// Room for most of the objects that there are many of: an entry of schema 1's history, a descriptor.
+const OBJECT_BYTES_EXPECTED: usize = 512;
+
 /// Writes one object in compact form, its members in the order in which they are given.
 pub struct ObjectWriter {
     text: String,
@@ -12,7 +15,9 @@ impl ObjectWriter {
     /// An object with no members yet.
     #[expect(clippy::new_without_default, reason = "a writer is not a value that has a default")]
     pub fn new() -> Self {
-        Self { text: "{".to_owned() }
+        let mut text = String::with_capacity(OBJECT_BYTES_EXPECTED);
+        text.push('{');
+        Self { text }
     }
 
     /// A member whose value is a string.
