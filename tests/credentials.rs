@@ -489,6 +489,19 @@ mod redirects {
         }
     }
 
+    /// A store of blobs must not be able to have the registry asked for something else in the caller's name.
+    #[tokio::test]
+    async fn credentials_that_were_dropped_do_not_come_back() {
+        let stage = stage().await;
+        stage.upstream.contents().place("/back", stage.image.config.clone());
+        stage.upstream.when("GET", &stage.config).redirect(307, &format!("{}/hop", stage.store.url()));
+        stage.store.when("GET", "/hop").redirect(307, &format!("{}/back", stage.upstream.url()));
+        stage.gateway.send(&call()).await;
+        for request in stage.upstream.requests_to("GET", "/back") {
+            assert_eq!(request.header("authorization"), None);
+        }
+    }
+
     #[tokio::test]
     async fn a_loop_ends() {
         let stage = stage().await;

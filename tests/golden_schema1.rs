@@ -45,7 +45,7 @@ fn schema1(manifest: &Manifest, name: &str) -> Result<Derived, Untranslatable> {
     let (repository, tag): (Repository, Tag) = ("test/repo".parse().unwrap(), "tag-1".parse().unwrap());
     let signing_key = SigningKey::generate([7; 32]).unwrap();
     let source =
-        Source { manifest, config: Some(&config), repository: &repository, tag: &tag, signing_key: &signing_key };
+        Source { manifest, config: Some(&config), repository: &repository, tag: &tag, signing_key: Some(&signing_key) };
     translate::cell(manifest.format(), Format::Schema1).expect("the table has this cell")(&source)
 }
 

@@ -1,6 +1,7 @@
 //! Bytes from outside, in either direction, that aim at headers, logs or memory.
 
 use crate::support::client::{Call, Client, raw};
+use crate::support::fault::Answer;
 use crate::support::gateway::Gateway;
 use crate::support::images::{self, Image};
 use crate::support::upstream::Upstream;
@@ -43,6 +44,16 @@ async fn what_a_document_says_gets_into_no_header() {
     let early = Client::docker_1_6_2();
     gateway.get(&early, TAGGED).await;
     assert_eq!(gateway.get(&early, "/v1/repositories/app/images").await.header("x-evil"), None);
+}
+
+#[tokio::test]
+async fn an_upstream_that_switches_protocols_is_not_followed() {
+    let (upstream, gateway, image) = stage().await;
+    upstream
+        .when("GET", "/v2/app/blobs/*")
+        .answer(Answer::new(101).header("upgrade", "h2c").header("connection", "upgrade"));
+    let got = gateway.get(&Client::docker_20_10(), &format!("/v2/app/blobs/{}", image.config_digest())).await;
+    assert!(got.status >= 500, "{}", got.status);
 }
 
 #[tokio::test]

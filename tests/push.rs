@@ -195,3 +195,27 @@ async fn a_location_at_another_host_is_not_made_the_gateways() {
     let location = begun.header("location").unwrap_or_default().to_owned();
     assert!(!location.contains(&gateway.address().to_string()), "{} {location}", begun.status);
 }
+
+/// What the upstream has under a digest comes first, here as when it is read.
+#[tokio::test]
+async fn a_digest_that_is_stored_may_be_deleted_although_it_was_derived_too() {
+    let (upstream, gateway) = pushing().await;
+    let image = Image::classic("app");
+    upstream.put_image("app", "latest", &image, &image.oci());
+    let derived = gateway.manifest(&Client::docker_17(), "/v2/app/manifests/latest").await;
+    upstream.put("app", None, &image.schema2());
+    let deleted = gateway.send(&Call::new("DELETE", &format!("/v2/app/manifests/{}", derived.digest()))).await;
+    assert_eq!(deleted.status, 202, "{}", deleted.text());
+}
+
+#[tokio::test]
+async fn who_may_not_see_a_source_is_not_told_its_digest() {
+    let (upstream, gateway) = pushing().await;
+    let image = Image::classic("app");
+    upstream.put_image("app", "latest", &image, &image.oci());
+    let derived = gateway.manifest(&Client::docker_17(), "/v2/app/manifests/latest").await;
+    upstream.contents().close("Basic realm=\"registry\"");
+    let refused = gateway.send(&Call::new("DELETE", &format!("/v2/app/manifests/{}", derived.digest()))).await;
+    assert_eq!(refused.status, 401, "{}", refused.text());
+    assert!(!refused.text().contains(&image.oci().digest), "{}", refused.text());
+}

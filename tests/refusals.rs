@@ -108,6 +108,23 @@ async fn only_format_refusals_of_those_engines_are_repeated_under_v1() {
     assert_eq!(gateway.get(&Client::docker_1_6_2(), V1).await.status, 404);
 }
 
+/// Nobody is asked who he is under `/v1/`, so it must not tell what only a caller with rights was told.
+#[tokio::test]
+async fn under_v1_formats_and_the_repository_are_named_and_nothing_of_the_document() {
+    let image = Image::classic("app");
+    let twice = image.oci().rewritten(|text| {
+        text.replacen("{\"schemaVersion\"", "{\"private-key\":1,\"private-key\":2,\"schemaVersion\"", 1)
+    });
+    let private = image.oci_of_config_type("application/vnd.private-key+json");
+    let index = images::index(&[(&Image::small("x").oci(), "private-os/private-key")]);
+    for document in [image.oci(), twice, private, index] {
+        let (_upstream, gateway) = with(&document).await;
+        assert_eq!(gateway.get(&Client::docker_1_6_2(), TAGGED).await.status, 406);
+        let told = gateway.get(&Client::docker_1_6_2(), V1).await.text();
+        assert!(!told.contains("sha256:") && !told.contains("private-key"), "{told}");
+    }
+}
+
 #[tokio::test]
 async fn everything_else_under_v1_is_404_and_nothing_goes_upstream() {
     let (upstream, gateway) = with(&images::artifact("sbom")).await;

@@ -19,8 +19,7 @@ section 'Go tools: building in the background'
 log="$(mktemp)"
 nice -n 10 tests/tools.sh >"$log" 2>&1 &
 tools=$!
-# An early end takes the builds and their log with it.
-trap 'kill "$tools" 2>/dev/null || true; rm -f "$log"' EXIT
+trap '[[ -z "$tools" ]] || kill "$tools" || true; rm -f "$log"' EXIT
 
 section 'Debian packages'
 tests/packages.sh build-essential curl docker-registry skopeo podman buildah containerd docker.io
@@ -30,9 +29,11 @@ cargo test --locked
 
 section 'Go tools: waiting for them'
 if ! wait "$tools"; then
+    tools=
     cat "$log" >&2
     exit 1
 fi
+tools=
 grep -v '^go: downloading' "$log"
 
 section 'Real tests: real registries and real clients'

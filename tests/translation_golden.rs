@@ -50,7 +50,7 @@ fn derive(name: &str, stored: Format) -> Result<Manifest, Untranslatable> {
         config: Some(&config),
         repository: &"test/repo".parse().unwrap(),
         tag: &"tag-1".parse().unwrap(),
-        signing_key: &key(),
+        signing_key: Some(&key()),
     };
     let derived = cell(stored, Format::Schema1).unwrap()(&source)?;
     let parsed = Manifest::parse(derived.bytes).unwrap();

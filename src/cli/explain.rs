@@ -16,6 +16,9 @@ use url::Url;
 
 use crate::config::{self, GatewayArguments, Unusable};
 use crate::gateway::{Body, Gateway, Outcome};
+use crate::image::descriptor::{Descriptor, Role};
+use crate::image::manifest::{Content, Manifest};
+use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository};
 use crate::negotiate::clients::{KNOWN, KnownClient};
 use crate::store::Location;
@@ -67,16 +70,26 @@ impl FromStr for Image {
 struct Explanation {
     image: String,
     upstream: String,
-    stored: Option<&'static str>,
+    stored: Option<Format>,
     digest: Option<String>,
+    /// The entries of a stored list or index.
+    children: Vec<Child>,
     clients: Vec<Verdict>,
+}
+
+#[derive(Serialize)]
+struct Child {
+    digest: String,
+    media_type: String,
+    platform: Option<String>,
+    role: &'static str,
 }
 
 #[derive(Serialize)]
 struct Verdict {
     client: &'static str,
     status: u16,
-    served: Option<&'static str>,
+    served: Option<Format>,
     media_type: Option<String>,
     digest: Option<String>,
     why: Option<String>,
@@ -98,13 +111,15 @@ async fn explain(arguments: &Arguments) -> Result<Explanation, Failure> {
     let Image { repository, tag } = &arguments.image;
     let mut options = GatewayArguments { store: Some(Location::Memory), ..arguments.gateway.clone() }.options()?;
     options.store = Location::Memory;
-    let caller = log_in(&Upstream::new(options.upstream.clone())?, arguments).await?;
+    let registry = Upstream::new(options.upstream.clone())?;
+    let caller = log_in(&registry, arguments).await?;
     let gateway = Gateway::start(options)?;
     let mut explanation = Explanation {
         image: format!("{repository}:{tag}"),
         upstream: authority(&url),
         stored: None,
         digest: None,
+        children: Vec::new(),
         clients: Vec::new(),
     };
     for client in KNOWN {
@@ -115,7 +130,27 @@ async fn explain(arguments: &Arguments) -> Result<Explanation, Failure> {
         explanation.digest = explanation.digest.or_else(|| outcome.source.clone());
         explanation.clients.push(verdict(client, response, &outcome).await);
     }
+    if let Some(digest) = explanation.digest.as_ref().and_then(|digest| digest.parse().ok()) {
+        let stored = registry.fetch_manifest(&caller, repository, &digest).await?;
+        explanation.children = Manifest::parse(stored).map(|stored| children(&stored)).unwrap_or_default();
+    }
     Ok(explanation)
+}
+
+fn children(stored: &Manifest) -> Vec<Child> {
+    let Content::Index(index) = stored.content() else { return Vec::new() };
+    let child = |entry: &Descriptor| Child {
+        digest: entry.digest.to_string(),
+        media_type: entry.media_type.clone(),
+        platform: entry.known_platform().map(ToString::to_string),
+        role: match entry.role() {
+            Role::Image => "image",
+            Role::Attestation => "attestation",
+            Role::Nested => "nested",
+            Role::Artifact => "artifact",
+        },
+    };
+    index.manifests.iter().map(child).collect()
 }
 
 /// A caller whom the upstream lets see the image, by docker's own credentials for it.
@@ -171,14 +206,22 @@ async fn words_of(response: Response<Body>) -> Option<String> {
 }
 
 fn in_lines(explanation: &Explanation) -> String {
-    let stored = explanation.stored.unwrap_or("nothing that can be read");
+    let stored = explanation.stored.map_or("nothing that can be read", Format::word);
     let digest = explanation.digest.as_deref().unwrap_or_default();
     let mut text = format!("{} at {}\nstored: {stored} {digest}\n\n", explanation.image, explanation.upstream);
+    for child in &explanation.children {
+        let platform = child.platform.as_deref().unwrap_or("no platform");
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {platform:20}  {:11}  {}  {}", child.role, child.digest, child.media_type);
+    }
+    if !explanation.children.is_empty() {
+        text.push('\n');
+    }
     let width = explanation.clients.iter().map(|verdict| verdict.client.len()).max().unwrap_or_default();
     for verdict in &explanation.clients {
         let got = match verdict.served {
             Some(served) if Some(served) == explanation.stored && verdict.digest == explanation.digest => "as stored",
-            Some(served) => served,
+            Some(served) => served.word(),
             None => "refused",
         };
         let why = verdict.why.as_deref().unwrap_or_default();

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::config::values::address;
+
 use super::Failure;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -16,7 +18,7 @@ const ANSWER_BYTES_MAX: u64 = 4096;
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// The admin listener of the gateway
-    #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001")]
+    #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001", value_parser = address)]
     admin_listen: SocketAddr,
 }
 

@@ -66,8 +66,23 @@ fn refused(error: &clap::Error) -> ExitCode {
         return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    complain(line.strip_prefix("error: ").unwrap_or(line))
+    let sentence: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let line = without_password(&sentence.join(" "));
+    complain(line.strip_prefix("error: ").unwrap_or(&line))
+}
+
+/// A mistyped value is repeated, but not where it may hold a password: one with an `@` is a URL with a user, however odd.
+fn without_password(line: &str) -> String {
+    const BEFORE: &str = "invalid value '";
+    const AFTER: &str = "' for '--";
+    let (Some(start), Some(end)) = (line.find(BEFORE), line.rfind(AFTER)) else { return line.to_owned() };
+    match line.get(start + BEFORE.len()..end) {
+        Some(value) if value.contains('@') => {
+            let (before, after) = (line.get(..start).unwrap_or_default(), line.get(end..).unwrap_or_default());
+            format!("{before}{BEFORE}[redacted]{after}")
+        }
+        _ => line.to_owned(),
+    }
 }
 
 fn complain(line: &str) -> ExitCode {

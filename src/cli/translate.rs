@@ -74,7 +74,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         config: config.as_deref(),
         repository: &arguments.repository,
         tag: &arguments.tag,
-        signing_key: &key,
+        signing_key: Some(&key),
     })
     .map_err(|reason| format!("cannot be translated to {}: {reason}", target.name()))?;
     print(&derived.bytes)

@@ -1,9 +1,10 @@
 //! Floor 6: what the operator says, from flags and their `SCHEMABRIDGE_…` twins. Nothing else reads the environment.
 
-mod values;
+pub(crate) mod values;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,8 @@ use clap::{Args, CommandFactory, ValueEnum};
 use ipnet::IpNet;
 use url::Url;
 
-use crate::gateway::{ChallengeMode, Options, Pushes};
-use crate::image::platform::Platform;
-use crate::negotiate::{Policy, WithoutAccept};
+use crate::gateway::{ChallengeMode, IndexLimits, Options, Pushes};
+use crate::negotiate::{PlatformRule, Policy, WithoutAccept};
 use crate::store::Location;
 use crate::translate::sign::SigningKey;
 use crate::upstream;
@@ -82,16 +82,33 @@ pub struct GatewayArguments {
     pub token_realm: Option<Url>,
 
     /// Let pushes through to the upstream
-    #[arg(long, env = "SCHEMABRIDGE_PUSH")]
+    #[arg(long, env = "SCHEMABRIDGE_PUSH", value_parser = clap::builder::BoolishValueParser::new())]
     pub push: bool,
 
     /// What an unknown client that sends no Accept header gets
     #[arg(long, env = "SCHEMABRIDGE_WITHOUT_ACCEPT", value_name = "FORM", default_value = "stored")]
     pub without_accept: WithoutAcceptForm,
 
-    /// The platform that is picked for a client which reads no list and does not say its own
-    #[arg(long, env = "SCHEMABRIDGE_PLATFORM", value_name = "OS/ARCHITECTURE", default_value = "linux/amd64")]
-    pub platform: Platform,
+    /// The platform whose image is picked out of a list, for all repositories or those that match a pattern; repeatable
+    /// [default: the client's own, or linux/amd64 where it does not say]
+    #[arg(long, env = "SCHEMABRIDGE_PLATFORM", value_name = "[GLOB=]OS/ARCHITECTURE", value_delimiter = ',', value_parser = values::platform_rule)]
+    pub platform: Vec<PlatformRule>,
+
+    /// The order in which variants of arm are tried for a client that does not say its own; `none` is an entry without
+    #[arg(long, env = "SCHEMABRIDGE_ARM_VARIANTS", value_name = "VARIANTS", value_delimiter = ',', default_value = "v6,v5,none,v7", value_parser = values::variant)]
+    pub arm_variants: Vec<Variant>,
+
+    /// How many entries a list or index may have to be translated
+    #[arg(long, env = "SCHEMABRIDGE_INDEX_ENTRIES", value_name = "NUMBER", default_value = "256")]
+    pub index_entries: usize,
+
+    /// How deep lists and indexes may be nested in each other
+    #[arg(long, env = "SCHEMABRIDGE_INDEX_NESTING", value_name = "NUMBER", default_value = "4")]
+    pub index_nesting: usize,
+
+    /// How many children of one list or index are asked for at once
+    #[arg(long, env = "SCHEMABRIDGE_CHILDREN_AT_ONCE", value_name = "NUMBER", default_value = "32")]
+    pub children_at_once: NonZeroUsize,
 
     /// The key that signs schema 1: a P-256 private key in PEM [default: made once and kept in the store]
     #[arg(long, env = "SCHEMABRIDGE_SIGNING_KEY", value_name = "FILE")]
@@ -108,7 +125,15 @@ pub struct GatewayArguments {
     /// How long the upstream may send nothing in the middle of a body
     #[arg(long, env = "SCHEMABRIDGE_IDLE_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
     pub idle_timeout: Duration,
+
+    /// How long a whole document of the upstream (a manifest, a config, a token) may take
+    #[arg(long, env = "SCHEMABRIDGE_DOCUMENT_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
+    pub document_timeout: Duration,
 }
+
+/// A variant of an architecture, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant(pub Option<String>);
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -169,6 +194,7 @@ impl GatewayArguments {
             connect_timeout: self.connect_timeout,
             answer_timeout: self.answer_timeout,
             idle_timeout: self.idle_timeout,
+            document_timeout: self.document_timeout,
             token_realm: self.token_realm.clone(),
             ..options.upstream
         };
@@ -190,8 +216,14 @@ impl GatewayArguments {
                 WithoutAcceptForm::Stored => WithoutAccept::Stored,
                 WithoutAcceptForm::Schema1 => WithoutAccept::Schema1,
             },
-            platform: self.platform.clone(),
+            platforms: self.platform.clone(),
+            arm_variants: self.arm_variants.iter().map(|Variant(variant)| variant.clone()).collect(),
             ..Policy::default()
+        };
+        options.index = IndexLimits {
+            entries_max: self.index_entries,
+            nesting_max: self.index_nesting,
+            children_at_once: self.children_at_once.get(),
         };
         options.signing_key = self.signing_key.as_ref().map(|file| signing_key(file).map(Arc::new)).transpose()?;
         Ok(options)

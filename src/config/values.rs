@@ -6,7 +6,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+use crate::image::platform::{InvalidPlatform, Platform};
+use crate::negotiate::glob::InvalidGlob;
+use crate::negotiate::{Glob, PlatformRule};
+
+use super::Variant;
+
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("0.0.0.0:{port}"));
     text.parse().map_err(|_| "expected an IP address and a port, such as `127.0.0.1:5000` or `[::1]:5000`".to_owned())
 }
@@ -23,6 +29,9 @@ pub(super) fn registry_url(text: &str) -> Result<Url, String> {
 pub(super) fn plain_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let url = url.ok_or("expected an http or https URL, such as `https://registry.example`")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("expected a URL without user and password: they come from the clients".to_owned());
+    }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("expected a URL without query and fragment".to_owned());
     }
@@ -32,6 +41,22 @@ pub(super) fn plain_url(text: &str) -> Result<Url, String> {
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse().ok().or_else(single).ok_or("expected a network, such as `10.0.0.0/8` or `127.0.0.1`".to_owned())
+}
+
+pub(super) fn platform_rule(text: &str) -> Result<PlatformRule, String> {
+    let (pattern, platform) = text.split_once('=').unwrap_or(("**", text));
+    let repositories: Glob = pattern.parse().map_err(|error: InvalidGlob| error.to_string())?;
+    let platform: Platform = platform.parse().map_err(|error: InvalidPlatform| error.to_string())?;
+    Ok(PlatformRule { repositories, platform })
+}
+
+pub(super) fn variant(text: &str) -> Result<Variant, String> {
+    let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match text {
+        "none" => Ok(Variant(None)),
+        text if is_word => Ok(Variant(Some(text.to_owned()))),
+        _ => Err("expected variants joined by commas, such as `v6,v5,none,v7`".to_owned()),
+    }
 }
 
 pub(super) fn log_level(text: &str) -> Result<tracing::Level, String> {
@@ -67,7 +92,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "" if number == 0 => Some(Duration::ZERO),
         _ => None,
     });
-    duration.ok_or("expected a duration with a unit, such as `500ms`, `60s`, `5m` or `1h`".to_owned())
+    // Beyond a year the clock's own arithmetic could end.
+    let duration = duration.filter(|duration| *duration <= Duration::from_secs(366 * 24 * 3600));
+    duration.ok_or("expected a duration of at most a year with a unit, such as `500ms`, `60s`, `5m` or `1h`".to_owned())
 }
 
 fn split_unit(text: &str) -> (Option<u64>, &str) {
@@ -88,7 +115,7 @@ mod tests {
         assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
         assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
-        for bad in ["", "x", "-1s", "1d", "60", "99999999999999999999s"] {
+        for bad in ["", "x", "-1s", "1d", "60", "99999999999999999999s", "18446744073709551615s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
         for bad in ["", "MiB", "1XB", "99999999999999999999", "99999999999GiB"] {
@@ -101,7 +128,16 @@ mod tests {
         for good in ["http://127.0.0.1:5000", "https://registry.example/prefix"] {
             assert!(registry_url(good).is_ok(), "{good}");
         }
-        for bad in ["registry.example", "ftp://x", "https://", "https://x/v2/", "https://x?y=z", "http://x#y"] {
+        for bad in [
+            "registry.example",
+            "ftp://x",
+            "https://",
+            "https://x/v2/",
+            "https://x?y=z",
+            "http://x#y",
+            "http://u:p@x",
+            "http://u@x",
+        ] {
             assert!(registry_url(bad).is_err(), "{bad}");
         }
         assert_eq!(address(":5000"), Ok("0.0.0.0:5000".parse().unwrap()));

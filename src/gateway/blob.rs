@@ -15,10 +15,11 @@ use crate::image::reference::Repository;
 use crate::translate::empty_layer;
 use crate::upstream::{DOCKER_CONTENT_DIGEST, Failure, ForwardRequest, StreamedBody, headers};
 
-use super::Gateway;
 use super::body::Body;
 use super::exchange::Exchange;
 use super::fault::Fault;
+use super::respond::already_has;
+use super::{Gateway, is_read_only};
 
 /// How many sizes of blobs are remembered.
 const SIZES_MAX: u64 = 100_000;
@@ -59,6 +60,7 @@ impl Gateway {
             let declared = self.declared_length(exchange, &path).await;
             if let Some(length) = declared.or_else(|| self.sizes.0.get(&(repository, digest))) {
                 answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+                return Ok(answer.map(|rest| Body::of_length(rest, length)));
             }
         }
         Ok(answer.map(Body::streamed))
@@ -71,6 +73,9 @@ impl Gateway {
         let request =
             ForwardRequest { method, path: path.to_owned(), query: None, headers: HeaderMap::new(), body: None };
         let answer = self.upstream.forward(&exchange.caller, request).await.ok()?;
+        if answer.status() != StatusCode::OK {
+            return None;
+        }
         answer.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
@@ -94,19 +99,30 @@ impl Gateway {
         let request = ForwardRequest {
             method: exchange.head.method.clone(),
             path: path.to_owned(),
-            query: exchange.head.uri.query().map(str::to_owned),
+            query: exchange.head.uri.query().and_then(without_namespace),
             headers,
             body: exchange.body.take(),
         };
         let answer = self.upstream.forward(&exchange.caller, request).await?;
         if answer.status().is_client_error() || answer.status().is_server_error() {
-            return Err(self.upstream.refused(answer).await.into());
+            let mut failure = self.upstream.refused(answer).await;
+            if let Failure::Refused(refusal) = &mut failure {
+                self.keep_at_the_gateway(exchange, &mut refusal.headers);
+            }
+            return Err(failure.into());
         }
         let (mut head, body) = answer.into_parts();
         head.headers = headers::end_to_end(&head.headers);
         head.headers.remove("set-cookie");
         if head.status.is_redirection() {
             self.redirected(&mut head)?;
+        } else if let Some(location) = head.headers.get(LOCATION) {
+            match self.location_at_the_gateway(exchange, location) {
+                Ok(location) => head.headers.insert(LOCATION, location),
+                // Where an upload goes on is the answer; anywhere else it is a courtesy.
+                Err(_) if is_read_only(&exchange.head.method) => head.headers.remove(LOCATION),
+                Err(fault) => return Err(fault),
+            };
         }
         if let Some(link) = head.headers.get(LINK) {
             let rewritten = self.link_at_the_gateway(link);
@@ -119,8 +135,18 @@ impl Gateway {
         Ok(response)
     }
 
-    /// A redirect goes to the client, which follows it without the gateway. Go before 1.8 (Docker up to 1.12) does not
-    /// know 308, and a relative target is the upstream's, not the gateway's.
+    /// The Location of an error answer (where an upload goes on) as it is at the gateway, or none.
+    fn keep_at_the_gateway(&self, exchange: &Exchange, headers: &mut HeaderMap) {
+        if let Some(location) = headers.remove(LOCATION)
+            && let Ok(location) = self.location_at_the_gateway(exchange, &location)
+        {
+            headers.insert(LOCATION, location);
+        }
+    }
+
+    /// A redirect goes to the client, which follows it without the gateway, or through it where it leads back to the
+    /// upstream's own endpoints. Go before 1.8 (Docker up to 1.12) does not know 308, and a relative target is the
+    /// upstream's, not the gateway's.
     fn redirected(&self, head: &mut http::response::Parts) -> Result<(), Fault> {
         if head.status == StatusCode::PERMANENT_REDIRECT {
             head.status = StatusCode::TEMPORARY_REDIRECT;
@@ -129,22 +155,31 @@ impl Gateway {
         let refuse = || Failure::RedirectRefused { reason: "its Location is not an http or https URL".to_owned() };
         let target = location.to_str().ok().and_then(|location| self.upstream.url().join(location).ok());
         let target = target.filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(refuse)?;
-        let location = HeaderValue::from_str(target.as_str()).map_err(|_| refuse())?;
-        head.headers.insert(LOCATION, location);
+        let path = self.path_at_the_gateway(&target);
+        let is_ours = target.origin() == self.upstream.url().origin() && path.starts_with("/v2/");
+        let location = if is_ours { path } else { target.into() };
+        head.headers.insert(LOCATION, HeaderValue::try_from(location).map_err(|_| refuse())?);
         Ok(())
     }
 
     /// `Link` of a page of tags: an absolute URL at the upstream becomes a path, which holds at the gateway too. One
     /// that leads elsewhere is left out.
     fn link_at_the_gateway(&self, link: &HeaderValue) -> Option<HeaderValue> {
-        let text = link.to_str().ok()?;
-        let (target, parameters) = text.strip_prefix('<')?.split_once('>')?;
-        let url = self.upstream.url().join(target).ok()?;
-        if url.origin() != self.upstream.url().origin() {
-            return None;
+        let mut rest = link.to_str().ok()?;
+        let mut links = Vec::new();
+        while let Some((target, after)) = rest.trim_start_matches([' ', ',']).strip_prefix('<')?.split_once('>') {
+            let end = after.find(",<").or_else(|| after.find(", <")).unwrap_or(after.len());
+            let (parameters, next) = after.split_at(end);
+            let url = self.upstream.url().join(target).ok()?;
+            if url.origin() == self.upstream.url().origin() {
+                links.push(format!("<{}>{parameters}", self.path_at_the_gateway(&url)));
+            }
+            rest = next;
+            if rest.is_empty() {
+                break;
+            }
         }
-        let path = self.path_at_the_gateway(&url);
-        HeaderValue::from_str(&format!("<{path}>{parameters}")).ok()
+        HeaderValue::from_str(&links.join(", ")).ok().filter(|links| !links.is_empty())
     }
 
     /// Path and query of a URL of the upstream as they are at the gateway: without the upstream's own path prefix.
@@ -153,6 +188,12 @@ impl Gateway {
         let path = url.path().strip_prefix(prefix).unwrap_or(url.path());
         url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
     }
+}
+
+/// The query without `ns`, by which containerd tells a mirror which registry it means. The upstream is that registry.
+fn without_namespace(query: &str) -> Option<String> {
+    let kept: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("ns=")).collect();
+    (!kept.is_empty()).then(|| kept.join("&"))
 }
 
 /// Docker 1.9 asks for `Range: 1-` when it resumes. An unparsable Range counts as none (RFC 9110, section 14.2), but
@@ -179,10 +220,15 @@ fn drop_malformed_range(headers: &mut HeaderMap) {
 /// upstream: it has 32 bytes that everybody knows, and the upstream never had it.
 fn empty_layer_answer(request: &HeaderMap) -> Response<Body> {
     let whole = empty_layer::BYTES.as_slice();
+    let etag = format!("\"{}\"", empty_layer::DIGEST);
     let mut request = request.clone();
     drop_malformed_range(&mut request);
+    if request.get(IF_RANGE).is_some_and(|value| value.as_bytes() != etag.as_bytes()) {
+        request.remove(RANGE);
+    }
     let range = request.get(RANGE).and_then(|value| single_range(value.to_str().ok()?, whole.len()));
     let (status, part) = match range {
+        _ if already_has(&request, &etag) => (StatusCode::NOT_MODIFIED, Some(0..0)),
         None => (StatusCode::OK, Some(0..whole.len())),
         Some(Ok(range)) => (StatusCode::PARTIAL_CONTENT, Some(range)),
         Some(Err(Unsatisfiable)) => (StatusCode::RANGE_NOT_SATISFIABLE, None),
@@ -200,14 +246,12 @@ fn empty_layer_answer(request: &HeaderMap) -> Response<Body> {
     let digest = empty_layer::digest();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    if status != StatusCode::NOT_MODIFIED {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    }
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
-    let texts = [
-        (DOCKER_CONTENT_DIGEST, Some(digest.to_string())),
-        (ETAG, Some(format!("\"{digest}\""))),
-        (CONTENT_RANGE, content_range),
-    ];
+    let texts = [(DOCKER_CONTENT_DIGEST, Some(digest.to_string())), (ETAG, Some(etag)), (CONTENT_RANGE, content_range)];
     for (name, text) in texts {
         headers.extend(text.and_then(|text| HeaderValue::from_str(&text).ok()).map(|value| (name, value)));
     }

@@ -18,13 +18,20 @@ enum Kind {
     Checked(Box<Checked>),
 }
 
-/// A large document as it arrives: the bytes that were read already, then the rest, and an error instead of a clean end
-/// if all of it does not have the digest that it was asked by.
+/// A body that is judged as it arrives: the bytes that were read already, then the rest. Each frame waits for the next one, so
+/// that the last goes out only if the whole has the digest or the length that was announced: a client that counts bytes stops reading
+/// at the last one and would never hear the verdict.
 struct Checked {
-    start: Option<Bytes>,
+    held: Option<Bytes>,
     rest: StreamedBody,
-    expected: Digest,
-    verifier: Option<Verifier>,
+    /// `None` once it has spoken.
+    judge: Option<Judge>,
+}
+
+/// What decides whether a body is what was announced.
+enum Judge {
+    Digest { expected: Digest, verifier: Box<Verifier> },
+    Length { expected: u64, seen: u64 },
 }
 
 impl Body {
@@ -45,8 +52,16 @@ impl Body {
 
     /// The start of a document that was read already, then the rest, checked against its digest at the end.
     pub fn checked(start: Bytes, rest: StreamedBody, expected: &Digest) -> Self {
-        let verifier = Some(Verifier::new(expected.algorithm()));
-        Self(Kind::Checked(Box::new(Checked { start: Some(start), rest, expected: expected.clone(), verifier })))
+        let mut verifier = Verifier::new(expected.algorithm());
+        verifier.update(&start);
+        let judge = Some(Judge::Digest { expected: expected.clone(), verifier: Box::new(verifier) });
+        Self(Kind::Checked(Box::new(Checked { held: Some(start), rest, judge })))
+    }
+
+    /// The upstream's body, which does not say its length, under one that was learnt elsewhere.
+    pub fn of_length(rest: StreamedBody, length: u64) -> Self {
+        let judge = Some(Judge::Length { expected: length, seen: 0 });
+        Self(Kind::Checked(Box::new(Checked { held: None, rest, judge })))
     }
 }
 
@@ -59,8 +74,8 @@ impl http_body::Body for Body {
             Kind::Whole(bytes) => {
                 Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
             }
-            Kind::Streamed(rest) => Pin::new(rest.as_mut()).poll_frame(context),
-            Kind::Checked(checked) => checked.poll_frame(context),
+            Kind::Streamed(rest) => said(Pin::new(rest.as_mut()).poll_frame(context)),
+            Kind::Checked(checked) => said(checked.poll_frame(context)),
         }
     }
 
@@ -68,7 +83,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Kind::Streamed(rest) => rest.is_end_stream(),
-            Kind::Checked(checked) => checked.verifier.is_none(),
+            Kind::Checked(checked) => checked.judge.is_none(),
         }
     }
 
@@ -81,25 +96,68 @@ impl http_body::Body for Body {
     }
 }
 
+/// A body that breaks off has had its access line already, with the status that it began with.
+fn said(frame: Poll<Option<Result<Frame<Bytes>, Failure>>>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    if let Poll::Ready(Some(Err(failure))) = &frame {
+        tracing::warn!(target: "schemabridge::access", fault = %failure, "an answer broke off in its body");
+    }
+    frame
+}
+
 impl Checked {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let frame = match self.start.take() {
-            Some(start) => Some(Ok(Frame::data(start))),
-            None => ready!(Pin::new(&mut self.rest).poll_frame(context)),
-        };
-        let Some(Ok(frame)) = frame else {
-            let verifier = self.verifier.take();
-            return Poll::Ready(frame.or_else(|| self.verdict(verifier?)));
-        };
-        if let (Some(verifier), Some(data)) = (&mut self.verifier, frame.data_ref()) {
-            verifier.update(data);
+        loop {
+            let Some(judge) = &mut self.judge else { return Poll::Ready(None) };
+            let next = match ready!(Pin::new(&mut self.rest).poll_frame(context)) {
+                Some(Ok(frame)) => frame.into_data().ok(),
+                Some(Err(failure)) => {
+                    self.judge = None;
+                    return Poll::Ready(Some(Err(failure)));
+                }
+                None => return Poll::Ready(self.last()),
+            };
+            let Some(next) = next.filter(|next| !next.is_empty()) else { continue };
+            if let Err(failure) = judge.hear(&next) {
+                self.judge = None;
+                return Poll::Ready(Some(Err(failure)));
+            }
+            if let Some(held) = self.held.replace(next) {
+                return Poll::Ready(Some(Ok(Frame::data(held))));
+            }
         }
-        Poll::Ready(Some(Ok(frame)))
     }
 
-    fn verdict(&self, verifier: Verifier) -> Option<Result<Frame<Bytes>, Failure>> {
-        let found = verifier.finish();
-        let expected = self.expected.clone();
-        (found != expected).then_some(Err(Failure::WrongBytes { expected, found }))
+    /// The last frame, or an error instead of it.
+    fn last(&mut self) -> Option<Result<Frame<Bytes>, Failure>> {
+        match self.judge.take()?.verdict() {
+            Ok(()) => self.held.take().map(|held| Ok(Frame::data(held))),
+            Err(failure) => Some(Err(failure)),
+        }
+    }
+}
+
+impl Judge {
+    fn hear(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        match self {
+            Self::Digest { verifier, .. } => verifier.update(bytes),
+            Self::Length { expected, seen } => {
+                *seen += bytes.len() as u64;
+                if *seen > *expected {
+                    return Err(Failure::WrongLength { expected: *expected });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn verdict(self) -> Result<(), Failure> {
+        match self {
+            Self::Digest { expected, verifier } => {
+                let found = verifier.finish();
+                if found == expected { Ok(()) } else { Err(Failure::WrongBytes { expected, found }) }
+            }
+            Self::Length { expected, seen } if seen == expected => Ok(()),
+            Self::Length { expected, .. } => Err(Failure::WrongLength { expected }),
+        }
     }
 }

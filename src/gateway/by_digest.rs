@@ -49,36 +49,42 @@ impl Gateway {
                 self.visible_source(exchange, &handed.recipes)
             );
             match (stored, source) {
+                (Err(failure), _) if !failure.may_be_absence() => return Err(failure.into()),
+                (Err(_), Err(refusal)) if !refusal.may_be_absence() => return Err(refusal.into()),
                 (Err(_), Ok(Some(recipe))) => return Ok(answer_handed(exchange, &handed.derived, recipe)),
-                (Err(failure), _) if !failure.is_not_found() => return Err(failure.into()),
-                (Err(_), Err(refusal)) => return Err(refusal.into()),
-                // It is a stored document too, or the sources that are known here are gone: the store may know others.
-                (Ok(_), _) | (Err(_), Ok(None)) => {}
+                // It is a stored document too, or the sources that are known here cannot be seen: the store may know
+                // others.
+                _ => {}
             }
         }
         let (upstream, recipes) =
             tokio::join!(self.find_stored(exchange, &repository, &digest), self.store.recipes(&scope, &digest));
-        let not_found = match upstream {
+        let absence = match upstream {
             Ok(Found::Parsed(stored)) => {
-                exchange.record.outcome.stored = Some(stored.format().word());
+                exchange.record.outcome.stored = Some(stored.format());
                 return self.answer_stored(exchange, &stored, &digest, Addressed::ByDigest).await;
             }
             Ok(Found::Unread { headers, body }) => return Ok(answer_unread(&headers, body, &digest)),
-            Err(failure) if failure.is_not_found() => failure,
+            Err(failure) if failure.may_be_absence() => failure,
             Err(failure) => return Err(failure.into()),
         };
-        // The upstream does not have it. Only the store can say whether it was handed out, so without the store there
-        // is no saying no.
-        let recipes = recipes?;
-        match self.visible_source(exchange, &recipes).await? {
-            Some(recipe) => self.handed_out(exchange, scope, recipe.clone(), recipes.clone()).await,
-            None => Err(not_found.into()),
+        // The upstream does not have it, or will not say (some answer 403 to what they do not have). Only the store can
+        // say whether it was handed out, so without the store there is no saying no.
+        let recipes = match recipes {
+            Ok(recipes) => recipes,
+            Err(failure) if absence.is_not_found() => return Err(failure.into()),
+            Err(_) => return Err(absence.into()),
+        };
+        match self.visible_source(exchange, &recipes).await {
+            Ok(Some(recipe)) => self.handed_out(exchange, scope, recipe.clone(), recipes.clone()).await,
+            Err(refusal) if absence.is_not_found() => Err(refusal.into()),
+            Ok(None) | Err(_) => Err(absence.into()),
         }
     }
 
     /// The first recipe whose source the upstream lets this caller see now. `None` if all sources are gone; any other
     /// refusal is the upstream's answer, unless another source is visible.
-    async fn visible_source<'a>(
+    pub(super) async fn visible_source<'a>(
         &self,
         exchange: &Exchange,
         recipes: &'a [Recipe],
@@ -89,6 +95,8 @@ impl Gateway {
             match self.resolve(&exchange.caller, &recipe.repository, &source).await {
                 Ok(_) => return Ok(Some(recipe)),
                 Err(failure) if failure.is_not_found() => {}
+                // Busy or broken: to ask on would not help it.
+                Err(failure) if failure.is_trouble() => return Err(failure),
                 Err(failure) => refusal = refusal.or(Some(failure)),
             }
         }
@@ -126,7 +134,7 @@ impl Gateway {
         // HEAD reads the document too: only its bytes say what it is, and whoever asks HEAD asks GET next.
         let answer = self.upstream.open_manifest(&exchange.caller, repository, digest, Method::GET).await?;
         let (head, body) = answer.into_parts();
-        let bytes = match read_start(body).await? {
+        let bytes = match self.upstream.in_time(read_start(body)).await? {
             Start::Whole(bytes) => bytes,
             Start::Larger(start, rest) => {
                 let body = Body::checked(start, rest, digest);
@@ -164,8 +172,8 @@ async fn read_start(mut body: StreamedBody) -> Result<Start, Failure> {
 }
 
 fn answer_handed(exchange: &mut Exchange, derived: &Derived, recipe: &Recipe) -> Response<Body> {
-    exchange.record.outcome.stored = Some(recipe.source_format.word());
-    exchange.record.outcome.served = Some(derived.format.word());
+    exchange.record.outcome.stored = Some(recipe.source_format);
+    exchange.record.outcome.served = Some(derived.format);
     exchange.record.outcome.source = Some(recipe.source.to_string());
     exchange.record.outcome.digest = Some(derived.digest.to_string());
     exchange.record.outcome.why = Some("derived digest");

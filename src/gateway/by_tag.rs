@@ -9,9 +9,11 @@ use crate::image::manifest::{Content, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository, Tag};
 use crate::negotiate::choose::{objection, otherwise};
-use crate::negotiate::{Candidate, Choice, Refusal, Scope, Stored, Why, choose, platform};
+use crate::negotiate::clients::Quirk;
+use crate::negotiate::{Candidate, Choice, Client, Policy, Refusal, Scope, Stored, Why, choose, platform};
 use crate::store::memory::Kept;
 use crate::translate;
+use crate::translate::index::{Layers, Order as EntryOrder, Shape};
 use crate::upstream::Failure;
 
 use super::Gateway;
@@ -19,6 +21,7 @@ use super::body::Body;
 use super::derive::{Freshness, Obstacle, Order, is_unsigned};
 use super::exchange::Exchange;
 use super::fault::Fault;
+use super::index::Place;
 use super::respond::{Addressed, Document, Origin};
 
 /// Docker came back by digest from this version on; older engines read the answer by tag and never ask for it again.
@@ -53,7 +56,14 @@ impl Gateway {
         tag: Tag,
     ) -> Result<Response<Body>, Fault> {
         let reference = Reference::Tag(tag.clone());
-        let resolved = self.resolve(&exchange.caller, &repository, &reference).await.map_err(too_large_is_malformed)?;
+        let resolved = match self.resolve(&exchange.caller, &repository, &reference).await {
+            Ok(resolved) => resolved,
+            Err(failure) if failure.is_not_found() => {
+                let other = self.resolve_fallback_tag(exchange, &repository, &tag).await?;
+                other.ok_or_else(|| too_large_is_malformed(failure))?
+            }
+            Err(failure) => return Err(too_large_is_malformed(failure)),
+        };
         let stored = match &resolved.bytes {
             Some(bytes) => {
                 let stored = self.parse_stored(&repository, bytes.clone())?;
@@ -62,7 +72,7 @@ impl Gateway {
             }
             None => self.stored(&exchange.caller, &repository, &resolved.digest).await?,
         };
-        exchange.record.outcome.stored = Some(stored.format().word());
+        exchange.record.outcome.stored = Some(stored.format());
         exchange.record.outcome.source = Some(resolved.digest.to_string());
         let tagged = Tagged { repository, tag, stored, digest: resolved.digest.clone() };
         let facts = Stored::of(&tagged.stored);
@@ -74,14 +84,14 @@ impl Gateway {
                 if cooked.is_empty() {
                     return match otherwise(&facts, &exchange.client) {
                         Choice::AsStored { why } => self.as_stored(exchange, &tagged, why).await,
-                        Choice::Refuse(refusal) => Err(Fault::Unacceptable(refusal.to_string())),
+                        Choice::Refuse(refusal) => Err(refused(refusal)),
                         Choice::Derive { .. } => Err(Fault::Internal),
                     };
                 }
                 exchange.record.outcome.why = Some(why.as_str());
                 self.first_of(exchange, &tagged, &cooked).await
             }
-            Choice::Refuse(refusal) => Err(Fault::Unacceptable(refusal.to_string())),
+            Choice::Refuse(refusal) => Err(refused(refusal)),
         }
     }
 
@@ -92,15 +102,30 @@ impl Gateway {
         why: Why,
     ) -> Result<Response<Body>, Fault> {
         exchange.record.outcome.why = Some(why.as_str());
-        let format = tagged.stored.format();
-        if format == Format::Schema1 && *tagged.stored.digest() != tagged.digest {
-            // The answer has a digest that the upstream does not know, so it is kept like any derived document.
-            return self.whole(exchange, tagged, Format::Schema1).await.map_err(|attempt| match attempt {
-                Attempt::Refused(words) => Fault::Unacceptable(words),
+        if let Some(order) = self.amended(exchange, tagged).await? {
+            return self.derived(exchange, order, tagged.stored.format()).await.map_err(|attempt| match attempt {
+                Attempt::Refused(refusal) => Fault::Refused(refusal),
                 Attempt::Failed(fault) => fault,
             });
         }
         self.answer_stored(exchange, &tagged.stored, &tagged.digest, Addressed::ByTag).await
+    }
+
+    /// What must change in a stored document although the client reads its format. The answer then has a digest that the
+    /// upstream does not know, so it is kept like any derived document.
+    async fn amended(self: &Arc<Self>, exchange: &Exchange, tagged: &Tagged) -> Result<Option<Order>, Fault> {
+        let same_format = |shape| {
+            let (stored, source) = (Arc::clone(&tagged.stored), tagged.digest.clone());
+            Some(Order { shape, ..order_for(exchange, tagged, stored, source, tagged.stored.format()) })
+        };
+        match tagged.stored.content() {
+            Content::Schema1(_) if *tagged.stored.digest() != tagged.digest => Ok(same_format(None)),
+            Content::Index(index) if exchange.client.has(Quirk::NoZstd) => {
+                let dropped = self.zstd_entries(place(exchange, tagged), &tagged.digest, index).await?;
+                Ok(if dropped.is_empty() { None } else { same_format(Some(Shape::Pruned)) })
+            }
+            _ => Ok(None),
+        }
     }
 
     pub(super) async fn answer_stored(
@@ -115,7 +140,7 @@ impl Gateway {
         } else {
             stored.bytes().clone()
         };
-        exchange.record.outcome.served = Some(stored.format().word());
+        exchange.record.outcome.served = Some(stored.format());
         exchange.record.outcome.digest = Some(digest.to_string());
         let document = Document { bytes, media_type: stored.media_type(), digest, origin: None };
         Ok(document.answer(addressed, &exchange.head.headers))
@@ -128,19 +153,19 @@ impl Gateway {
         tagged: &Tagged,
         candidates: &[Candidate],
     ) -> Result<Response<Body>, Fault> {
-        let mut first_reason = None;
+        let mut nearest = None;
         for candidate in candidates {
             let tried = match candidate.scope {
                 Scope::Whole => self.whole(exchange, tagged, candidate.target).await,
                 Scope::PlatformChild => self.platform_child(exchange, tagged, candidate.target).await,
             };
             match tried {
-                Err(Attempt::Refused(words)) => first_reason = first_reason.or(Some(words)),
+                Err(Attempt::Refused(refusal)) => nearest = nearest.or(Some(refusal)),
                 Err(Attempt::Failed(fault)) => return Err(fault),
                 Ok(response) => return Ok(response),
             }
         }
-        Err(Fault::Unacceptable(first_reason.unwrap_or_default()))
+        Err(nearest.map_or(Fault::Internal, Fault::Refused))
     }
 
     async fn whole(
@@ -149,7 +174,10 @@ impl Gateway {
         tagged: &Tagged,
         target: Format,
     ) -> Result<Response<Body>, Attempt> {
-        let order = order_for(exchange, tagged, Arc::clone(&tagged.stored), tagged.digest.clone(), target);
+        let mut order = order_for(exchange, tagged, Arc::clone(&tagged.stored), tagged.digest.clone(), target);
+        if matches!(tagged.stored.content(), Content::Index(_)) {
+            order.shape = Some(shape_for(&exchange.client, &self.options.policy));
+        }
         self.derived(exchange, order, tagged.stored.format()).await
     }
 
@@ -164,26 +192,30 @@ impl Gateway {
             return Err(Attempt::Failed(Fault::Internal));
         };
         let stored_format = tagged.stored.format();
-        let ranked = platform::rank(&index.manifests, exchange.client.platform()).map_err(|none| {
-            Attempt::Refused(Refusal::no_platform(stored_format, &exchange.client, none).to_string())
-        })?;
-        let mut first_reason = None;
+        let ours = |obstacle| attempt(obstacle, stored_format, exchange);
+        let entries = self.entries(place(exchange, tagged), index).await.map_err(ours)?;
+        let entries = self.with_platforms(place(exchange, tagged), entries).await.map_err(ours)?;
+        let wanted = exchange.client.platform_for(&tagged.repository, &self.options.policy);
+        let ranked = platform::rank(&entries, &wanted)
+            .map_err(|none| Attempt::Refused(Box::new(Refusal::no_platform(stored_format, &exchange.client, none))))?;
+        let mut best = None;
         for entry in ranked {
             let child = match self.stored(&exchange.caller, &tagged.repository, &entry.digest).await {
                 Ok(child) => child,
                 Err(Obstacle::Upstream(failure)) if failure.is_not_found() => {
-                    first_reason.get_or_insert(format!("the registry does not have its entry {}", entry.digest));
+                    let words = format!("the registry does not have its entry {}", entry.digest);
+                    best.get_or_insert(Box::new(Refusal::untranslatable(stored_format, &exchange.client, words)));
                     continue;
                 }
                 Err(obstacle) => return Err(attempt(obstacle, stored_format, exchange)),
             };
             match self.child(exchange, tagged, &child, &entry.digest, target).await {
-                Err(Attempt::Refused(words)) => first_reason = first_reason.or(Some(words)),
+                Err(Attempt::Refused(refusal)) => best = best.or(Some(refusal)),
                 other => return other,
             }
         }
-        let words = first_reason.unwrap_or_else(|| "none of its entries is an image".to_owned());
-        Err(Attempt::Refused(words))
+        let none = || Box::new(Refusal::untranslatable(stored_format, &exchange.client, "no entry of it is an image"));
+        Err(Attempt::Refused(best.unwrap_or_else(none)))
     }
 
     async fn child(
@@ -201,7 +233,7 @@ impl Gateway {
             return self.derived(exchange, order, tagged.stored.format()).await;
         }
         if let Some(refusal) = objection(&facts, &exchange.client) {
-            return Err(Attempt::Refused(refusal.to_string()));
+            return Err(Attempt::Refused(Box::new(refusal)));
         }
         self.answer_stored(exchange, child, digest, Addressed::ByTag).await.map_err(Attempt::Failed)
     }
@@ -230,15 +262,19 @@ impl Gateway {
 /// Why a candidate did not become the answer.
 enum Attempt {
     /// It cannot be made of this image; the next one may.
-    Refused(String),
+    Refused(Box<Refusal>),
     /// Nothing else will do better.
     Failed(Fault),
+}
+
+fn refused(refusal: Refusal) -> Fault {
+    Fault::Refused(Box::new(refusal))
 }
 
 fn attempt(obstacle: Obstacle, stored: Format, exchange: &Exchange) -> Attempt {
     match obstacle {
         Obstacle::Untranslatable(reason) => {
-            Attempt::Refused(Refusal::untranslatable(stored, &exchange.client, reason).to_string())
+            Attempt::Refused(Box::new(Refusal::untranslatable(stored, &exchange.client, reason)))
         }
         obstacle => Attempt::Failed(obstacle.into()),
     }
@@ -246,12 +282,29 @@ fn attempt(obstacle: Obstacle, stored: Format, exchange: &Exchange) -> Attempt {
 
 fn order_for(exchange: &Exchange, tagged: &Tagged, stored: Arc<Manifest>, source: Digest, target: Format) -> Order {
     let (caller, repository, tag) = (exchange.caller.clone(), tagged.repository.clone(), tagged.tag.clone());
-    Order { caller, repository, tag, stored, source, target }
+    Order { caller, repository, tag, stored, source, target, shape: None }
+}
+
+fn place<'a>(exchange: &'a Exchange, tagged: &'a Tagged) -> Place<'a> {
+    Place { caller: &exchange.caller, repository: &tagged.repository }
+}
+
+/// How a list or index is to look for this client.
+fn shape_for(client: &Client, policy: &Policy) -> Shape {
+    let usable = client.usable();
+    let kept = [Format::Schema1, Format::Schema2, Format::Oci].into_iter().filter(|format| usable.contains(*format));
+    let order = if client.has(Quirk::FirstOfArchitecture) {
+        EntryOrder::Grouped(policy.arm_variants.clone())
+    } else {
+        EntryOrder::Stored
+    };
+    let layers = if client.has(Quirk::NoZstd) { Layers::WithoutZstd } else { Layers::Any };
+    Shape::Rebuilt { kept: kept.collect(), order, layers }
 }
 
 fn answer_derived(exchange: &mut Exchange, kept: &Kept) -> Response<Body> {
     let Kept { derived, recipe } = kept;
-    exchange.record.outcome.served = Some(derived.format.word());
+    exchange.record.outcome.served = Some(derived.format);
     exchange.record.outcome.digest = Some(derived.digest.to_string());
     let origin = Origin { source: recipe.source.clone(), from: recipe.source_format, to: derived.format };
     let media_type = derived.format.media_type();
@@ -261,7 +314,9 @@ fn answer_derived(exchange: &mut Exchange, kept: &Kept) -> Response<Body> {
 
 /// There is a cell for this candidate; of one platform's child only the child itself will tell.
 fn has_cell(stored: &Manifest, candidate: Candidate) -> bool {
-    candidate.scope == Scope::PlatformChild || translate::cell_for(stored, candidate.target).is_some()
+    candidate.scope == Scope::PlatformChild
+        || matches!(stored.content(), Content::Index(_))
+        || translate::cell_for(stored, candidate.target).is_some()
 }
 
 fn never_asks_by_digest(exchange: &Exchange) -> bool {

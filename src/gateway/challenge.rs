@@ -57,6 +57,9 @@ impl Gateway {
         if ping.status == StatusCode::OK {
             return Ok(welcome());
         }
+        if !ping.status.is_client_error() && !ping.status.is_server_error() {
+            return Err(Failure::Unexpected { status: ping.status }.into());
+        }
         let refusal = Refusal { status: ping.status, headers: ping.headers, body: bytes::Bytes::new() };
         Err(Failure::Refused(Box::new(refusal)).into())
     }
@@ -76,9 +79,13 @@ pub(super) fn rewrite(mode: ChallengeMode, exchange: &Exchange, response: &mut R
     if mode == ChallengeMode::Pass || !response.headers().contains_key(WWW_AUTHENTICATE) {
         return;
     }
-    let Ok(url) = exchange.external_url() else { return };
-    let realm = format!("{url}/token");
     let headers = response.headers_mut();
+    let Ok(url) = exchange.external_url() else {
+        // Better no challenge than one that sends the client where the operator does not want it.
+        headers.remove(WWW_AUTHENTICATE);
+        return;
+    };
+    let realm = format!("{url}/token");
     let mut challenges: Vec<Challenge> = headers
         .get_all(WWW_AUTHENTICATE)
         .iter()

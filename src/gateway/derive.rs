@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
+use crate::image::descriptor::Descriptor;
 use crate::image::digest::Digest;
 use crate::image::manifest::{CONFIG_BYTES_MAX, Content, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Repository, Tag};
 use crate::store::memory::{Dish, Handed, Kept};
 use crate::store::{RECIPES_MAX, Recipe, StoreFailure};
+use crate::translate::index::Shape;
 use crate::translate::sign::SigningKey;
 use crate::translate::{self, Cell, Derived, EDITION, Source, Untranslatable};
 use crate::upstream::{Caller, Failure, verified};
@@ -65,13 +67,21 @@ pub(super) struct Order {
     /// The digest that the upstream knows the stored document by.
     pub(super) source: Digest,
     pub(super) target: Format,
+    /// How it is to look, if it is a list or index.
+    pub(super) shape: Option<Shape>,
 }
 
 impl Order {
     fn dish(&self) -> Dish {
         // Only schema 1 says its tag; any other document is the same under every tag.
         let tag = (self.target == Format::Schema1).then(|| self.tag.clone());
-        Dish { repository: self.repository.clone(), tag, source: self.source.clone(), target: self.target }
+        Dish {
+            repository: self.repository.clone(),
+            tag,
+            source: self.source.clone(),
+            target: self.target,
+            shape: self.shape.clone(),
+        }
     }
 }
 
@@ -152,7 +162,7 @@ impl Gateway {
         }
     }
 
-    async fn cook_and_keep(&self, order: Order) -> Result<Arc<Kept>, Obstacle> {
+    async fn cook_and_keep(self: &Arc<Self>, order: Order) -> Result<Arc<Kept>, Obstacle> {
         let (derived, recipe) = self.cook(order).await?;
         let scope = recipe.scope();
         match self.store.keep(&recipe, derived.bytes.clone()).await {
@@ -171,44 +181,54 @@ impl Gateway {
     }
 
     /// Translates, without keeping.
-    async fn cook(&self, order: Order) -> Result<(Derived, Recipe), Obstacle> {
+    async fn cook(self: &Arc<Self>, order: Order) -> Result<(Derived, Recipe), Obstacle> {
+        let key = match order.target {
+            Format::Schema1 => Some(self.signing_key().await?),
+            _ => None,
+        };
+        let (derived, config) = match &order.shape {
+            Some(shape) => (self.cook_parent(&order, shape).await?, None),
+            None => self.cook_image(&order, key.clone()).await?,
+        };
+        let recipe = Recipe {
+            edition: EDITION,
+            upstream: self.options.upstream_name.clone(),
+            tag: order.dish().tag,
+            repository: order.repository,
+            source: order.source,
+            source_format: order.stored.format(),
+            config,
+            target: order.target,
+            derived: derived.digest.clone(),
+            shape: order.shape,
+            signing_key: key.map(|key| key.key_id().to_owned()),
+        };
+        Ok((derived, recipe))
+    }
+
+    async fn cook_image(
+        &self,
+        order: &Order,
+        key: Option<Arc<SigningKey>>,
+    ) -> Result<(Derived, Option<Digest>), Obstacle> {
         let cell = cell(&order.stored, order.target).ok_or_else(|| {
             let (from, to) = (order.stored.format(), order.target);
             Obstacle::Untranslatable(format!("there is no translation from {} to {}", from.name(), to.name()))
         })?;
-        let config = self.config(&order).await?;
-        let key = self.signing_key().await?;
-        let recipe = |derived: &Derived| Recipe {
-            edition: EDITION,
-            upstream: self.options.upstream_name.clone(),
-            repository: order.repository.clone(),
-            tag: order.dish().tag,
-            source: order.source.clone(),
-            source_format: order.stored.format(),
-            config: config.as_ref().map(|(digest, _)| digest.clone()),
-            target: order.target,
-            derived: derived.digest.clone(),
-            signing_key: (order.target == Format::Schema1).then(|| key.key_id().to_owned()),
-        };
+        let (digest, config) = self.config(order).await?.unzip();
         // Up to 8 MiB of JSON are hashed and written: not on a thread that others wait for.
-        let work = {
-            let (order, key, config) = (order.clone(), Arc::clone(&key), config.clone());
-            move || {
-                cell(&Source {
-                    manifest: &order.stored,
-                    config: config.as_ref().map(|(_, bytes)| bytes.as_ref()),
-                    repository: &order.repository,
-                    tag: &order.tag,
-                    signing_key: &key,
-                })
-            }
+        let order = order.clone();
+        let work = move || {
+            cell(&Source {
+                manifest: &order.stored,
+                config: config.as_deref(),
+                repository: &order.repository,
+                tag: &order.tag,
+                signing_key: key.as_deref(),
+            })
         };
-        let derived = tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|_| Obstacle::Internal)?
-            .map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?;
-        let recipe = recipe(&derived);
-        Ok((derived, recipe))
+        let derived = tokio::task::spawn_blocking(work).await.map_err(|_| Obstacle::Internal)?;
+        Ok((derived.map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?, digest))
     }
 
     /// The config that the cell reads, where it reads one.
@@ -217,9 +237,16 @@ impl Gateway {
         if !translate::config_needed(&order.stored, order.target) {
             return Ok(None);
         }
-        let config = &image.config;
-        let fetched =
-            self.upstream.fetch_blob(&order.caller, &order.repository, &config.digest, CONFIG_BYTES_MAX).await;
+        self.fetch_config(&order.caller, &order.repository, &image.config).await.map(Some)
+    }
+
+    pub(super) async fn fetch_config(
+        &self,
+        caller: &Caller,
+        repository: &Repository,
+        config: &Descriptor,
+    ) -> Result<(Digest, Bytes), Obstacle> {
+        let fetched = self.upstream.fetch_blob(caller, repository, &config.digest, CONFIG_BYTES_MAX).await;
         let bytes = fetched.map_err(|failure| match failure {
             Failure::TooLarge { bytes_max, .. } => {
                 Obstacle::Untranslatable(format!("its config is larger than the limit of {bytes_max} bytes"))
@@ -233,7 +260,7 @@ impl Gateway {
             let (said, found) = (config.size, bytes.len());
             return Err(Obstacle::Malformed(format!("says that its config has {said} bytes, and it has {found}")));
         }
-        Ok(Some((config.digest.clone(), bytes)))
+        Ok((config.digest.clone(), bytes))
     }
 
     /// A derived document made again by its recipe, if that gives the digest that was handed out.
@@ -255,6 +282,7 @@ impl Gateway {
             stored,
             source: recipe.source.clone(),
             target: recipe.target,
+            shape: recipe.shape.clone(),
         };
         let (derived, again) = self.cook(order).await?;
         if derived.digest != recipe.derived {
@@ -288,10 +316,10 @@ fn cell(stored: &Manifest, target: Format) -> Option<Cell> {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "it has the type of a cell")]
 fn under_payload_digest(source: &Source<'_>) -> Result<Derived, Untranslatable> {
     let manifest = source.manifest;
-    let bytes = translate::signed(manifest, source.signing_key);
+    let key = source.signing_key.ok_or(Untranslatable::SigningKeyMissing)?;
+    let bytes = translate::signed(manifest, key);
     Ok(Derived { bytes, digest: manifest.digest().clone(), format: Format::Schema1 })
 }
 

@@ -1,16 +1,22 @@
 //! One request, and what the floors below need to know of it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{ACCEPT, HOST, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::uri::Authority;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::negotiate::Client;
-use crate::upstream::Caller;
+use crate::upstream::{Caller, RequestBody};
 
 use super::record::Record;
 use super::{Fault, Options};
+
+/// How long a client may take to send a body that the gateway reads whole: a manifest or a token request.
+const CLIENT_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -27,7 +33,7 @@ pub(super) struct Neighbour {
 pub(super) struct Exchange {
     pub(super) head: Parts,
     /// The body of a request that writes.
-    pub(super) body: Option<reqwest::Body>,
+    pub(super) body: Option<RequestBody>,
     pub(super) caller: Caller,
     pub(super) client: Client,
     pub(super) record: Record,
@@ -36,13 +42,28 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(head: Parts, body: Option<reqwest::Body>, neighbour: Neighbour, options: &Options) -> Self {
+    pub(super) fn new(head: Parts, body: Option<RequestBody>, neighbour: Neighbour, options: &Options) -> Self {
         let accept = head.headers.get_all(ACCEPT).iter().map(http::HeaderValue::as_bytes);
         let user_agent = head.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes);
         let client = Client::from_headers(accept, user_agent, &options.policy);
         let external_url = options.external_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
         let caller = Caller::from_headers(&head.headers);
         Self { caller, client, body, record: Record::default(), neighbour, external_url, head }
+    }
+
+    /// All of the body, if it has at most `bytes_max` bytes and arrives in time.
+    pub(super) async fn whole_body(&mut self, bytes_max: usize) -> Result<Bytes, Fault> {
+        let body = match self.body.take() {
+            None => return Ok(Bytes::new()),
+            Some(RequestBody::Whole(bytes)) => return Ok(bytes),
+            Some(RequestBody::Streamed(body)) => body,
+        };
+        match tokio::time::timeout(CLIENT_BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Fault::BodyTooLarge(bytes_max)),
+            Ok(Err(_)) => Err(Fault::BadRequest("the body of the request broke off".to_owned())),
+            Err(_) => Err(Fault::BodyTooSlow(CLIENT_BODY_TIMEOUT.as_secs())),
+        }
     }
 
     /// Where the client is: the neighbour, or the last address that a trusted neighbour names.

@@ -8,8 +8,9 @@ use http::{Response, StatusCode};
 
 use crate::image::digest::InvalidDigest;
 use crate::image::reference::InvalidReference;
+use crate::negotiate::Refusal;
 use crate::store::StoreFailure;
-use crate::upstream::{DOCKER_CONTENT_DIGEST, Failure, Refusal, headers};
+use crate::upstream::{self, DOCKER_CONTENT_DIGEST, Failure, headers};
 
 use super::body::Body;
 
@@ -22,7 +23,10 @@ pub enum Fault {
     /// The upstream refused, or could not be used.
     #[error(transparent)]
     Upstream(#[from] Failure),
-    /// Nothing that is stored can be given to this client. The text is for a person.
+    /// Nothing that is stored can be given to this client.
+    #[error(transparent)]
+    Refused(#[from] Box<Refusal>),
+    /// A derived document cannot be made again. The text is for a person.
     #[error("{0}")]
     Unacceptable(String),
     /// The stored document contradicts itself.
@@ -49,6 +53,9 @@ pub enum Fault {
     /// A header is outside its grammar.
     #[error("{0}")]
     BadRequest(String),
+    /// The client does not send its body.
+    #[error("the body of the request did not arrive within {0} s")]
+    BodyTooSlow(u64),
     /// The body is larger than the gateway reads.
     #[error("the body is larger than the limit of {0} bytes")]
     BodyTooLarge(usize),
@@ -79,19 +86,25 @@ impl Fault {
                 Failure::Refused(refusal) => refusal.status,
                 Failure::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
                 Failure::UnforwardableQuery => StatusCode::BAD_REQUEST,
-                Failure::Unreachable { .. }
+                Failure::Unexpected { .. }
+                | Failure::Unreachable { .. }
                 | Failure::WrongBytes { .. }
+                | Failure::WrongLength { .. }
+                | Failure::Coded { .. }
                 | Failure::TooLarge { .. }
                 | Failure::RedirectRefused { .. }
                 | Failure::RealmRefused { .. } => StatusCode::BAD_GATEWAY,
             },
-            Self::Unacceptable(_) | Self::Malformed(_) | Self::LegacyRefusal(_) => StatusCode::NOT_ACCEPTABLE,
+            Self::Refused(_) | Self::Unacceptable(_) | Self::Malformed(_) | Self::LegacyRefusal(_) => {
+                StatusCode::NOT_ACCEPTABLE
+            }
             Self::Store(_) | Self::SigningKey(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NameInvalid(_) | Self::ReferenceInvalid(_) | Self::DigestInvalid(_) | Self::BadRequest(_) => {
                 StatusCode::BAD_REQUEST
             }
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::NotFound | Self::Lost => StatusCode::NOT_FOUND,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -101,11 +114,16 @@ impl Fault {
     /// translated: Docker 1.8 to 17 show its text and hide that of `MANIFEST_UNKNOWN`.
     fn code(&self) -> &'static str {
         match self {
-            Self::Unacceptable(_) | Self::Malformed(_) | Self::LegacyRefusal(_) | Self::NotAllowed(_) => "UNSUPPORTED",
+            Self::Refused(_)
+            | Self::Unacceptable(_)
+            | Self::Malformed(_)
+            | Self::LegacyRefusal(_)
+            | Self::NotAllowed(_) => "UNSUPPORTED",
             Self::NameInvalid(_) => "NAME_INVALID",
             Self::ReferenceInvalid(InvalidReference::Tag(_)) => "TAG_INVALID",
             Self::ReferenceInvalid(InvalidReference::Digest(_)) | Self::DigestInvalid(_) => "DIGEST_INVALID",
             Self::BodyTooLarge(_) => "SIZE_INVALID",
+            Self::BodyTooSlow(_) => "UNKNOWN",
             Self::BadRequest(_)
             | Self::NotFound
             | Self::Lost
@@ -139,7 +157,7 @@ impl Fault {
             Self::NotAllowed(_) => {
                 headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
-            Self::Unacceptable(_) | Self::Malformed(_) => {
+            Self::Refused(_) | Self::Unacceptable(_) | Self::Malformed(_) => {
                 headers.insert(VARY, HeaderValue::from_static("Accept, User-Agent"));
             }
             _ => {}
@@ -163,8 +181,8 @@ fn code_of(status: StatusCode) -> &'static str {
 
 /// The upstream's refusal: its status and headers, and its body where that is an errors JSON with at least one entry.
 /// Docker up to 1.9 panics on an empty list, and an HTML page helps nobody.
-fn relayed(refusal: Refusal, upstream: &str) -> Response<Body> {
-    let Refusal { status, headers, body } = refusal;
+fn relayed(refusal: upstream::Refusal, upstream: &str) -> Response<Body> {
+    let upstream::Refusal { status, headers, body } = refusal;
     let mut response = if is_errors_json(&body) {
         let mut response = Response::new(Body::whole(body.clone()));
         *response.status_mut() = status;
@@ -203,8 +221,8 @@ fn sentence(status: StatusCode, upstream: &str) -> String {
     }
 }
 
-/// Replaces an error body of the upstream that is not an errors JSON. For answers that are relayed as they stream.
-pub(super) fn is_errors_json(body: &[u8]) -> bool {
+/// A body that every client can read: an errors JSON with at least one entry, each with a code.
+fn is_errors_json(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Errors {
         errors: Vec<Entry>,

@@ -30,13 +30,17 @@ impl Default for Refusals {
     }
 }
 
-/// Notes the words of a format refusal given to Docker 1.6 or 1.7.
+/// Notes a format refusal given to Docker 1.6 or 1.7, in words that tell no more of the document than its format.
 pub(super) fn remember(refusals: &Refusals, exchange: &Exchange, fault: &Fault) {
     let is_legacy =
         exchange.client.docker_version().is_some_and(|version| version.major == 1 && matches!(version.minor, 6 | 7));
-    let (Fault::Unacceptable(words) | Fault::Malformed(words)) = fault else { return };
-    if let (true, Ok(Route::Manifest { repository, .. })) = (is_legacy, Route::of(exchange.head.uri.path())) {
-        refusals.0.insert((exchange.client_address(), repository), words.as_str().into());
+    let words = match fault {
+        Fault::Refused(refusal) if is_legacy => refusal.formats_only(),
+        Fault::Malformed(_) if is_legacy => "this image is stored as a document that cannot be read".to_owned(),
+        _ => return,
+    };
+    if let Ok(Route::Manifest { repository, .. }) = Route::of(exchange.head.uri.path()) {
+        refusals.0.insert((exchange.client_address(), repository), words.into());
     }
 }
 

@@ -11,9 +11,11 @@ mod challenge;
 mod derive;
 mod exchange;
 pub mod fault;
+mod index;
 mod legacy;
 mod push;
 mod record;
+mod referrers;
 mod resolve;
 mod respond;
 pub mod route;
@@ -33,12 +35,14 @@ use url::Url;
 use crate::negotiate::Policy;
 use crate::store::{Location, Memory, Store};
 use crate::translate::sign::SigningKey;
-use crate::upstream::{self, Upstream};
+use crate::upstream::{self, RequestBody, Upstream};
 
 pub use body::Body;
 use exchange::Exchange;
 use fault::Fault;
+pub use index::IndexLimits;
 pub use record::Outcome;
+use record::Unanswered;
 use route::Route;
 
 /// Every answer says that this is a registry of the second protocol version: Docker 1.6 to 1.9 go by it.
@@ -68,6 +72,8 @@ pub struct Options {
     pub pushes: Pushes,
     /// What the operator decides about negotiation.
     pub policy: Policy,
+    /// How much of a list or index is taken apart.
+    pub index: IndexLimits,
     /// The key that signs schema 1; without it, the store's.
     pub signing_key: Option<Arc<SigningKey>>,
 }
@@ -104,6 +110,7 @@ impl Options {
             trusted_proxies: Vec::new(),
             pushes: Pushes::Refused,
             policy: Policy::default(),
+            index: IndexLimits::default(),
             signing_key: None,
         }
     }
@@ -163,8 +170,9 @@ impl Gateway {
     {
         let started = Instant::now();
         let (head, body) = request.into_parts();
-        let body = (!is_read_only(&head.method)).then(|| reqwest::Body::wrap(body));
+        let body = (!is_read_only(&head.method)).then(|| RequestBody::Streamed(reqwest::Body::wrap(body)));
         let mut exchange = Exchange::new(head, body, self.client_address(peer), &self.options);
+        let unanswered = Unanswered::new(&exchange.head);
         let mut response = match self.dispatch(&mut exchange).await {
             Ok(response) => response,
             Err(fault) => {
@@ -178,6 +186,7 @@ impl Gateway {
         if exchange.head.method == Method::HEAD {
             response = response.map(|_| Body::empty());
         }
+        unanswered.answered();
         exchange.record.log(&exchange.head, exchange.client.class(), response.status(), started.elapsed());
         response.extensions_mut().insert(std::mem::take(&mut exchange.record.outcome));
         response
@@ -196,6 +205,7 @@ impl Gateway {
             Route::Base => self.answer_base(exchange).await,
             Route::Manifest { repository, reference } => self.manifest(exchange, repository, reference).await,
             Route::Blob { repository, digest } => self.blob(exchange, repository, digest).await,
+            Route::Referrers { repository, digest } => self.referrers(exchange, repository, digest).await,
             Route::Upload | Route::Other => self.forward(exchange).await,
             Route::LegacyImages { repository } => legacy::answer(&self.refusals, exchange, &repository),
             Route::Token => Err(Fault::NotFound),

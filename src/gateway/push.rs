@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use http::{Method, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use url::Url;
 
 use crate::image::digest::Digest;
@@ -13,7 +12,7 @@ use crate::image::manifest::{Content, MANIFEST_BYTES_MAX, Manifest};
 use crate::image::reference::{Reference, Repository};
 use crate::store::Scope;
 use crate::translate::empty_layer;
-use crate::upstream::{Failure, ForwardRequest, StreamedBody};
+use crate::upstream::{Failure, ForwardRequest, RequestBody, StreamedBody};
 
 use super::body::Body;
 use super::exchange::Exchange;
@@ -39,10 +38,10 @@ impl Gateway {
                 self.pass_push(exchange).await
             }
             Route::Manifest { repository, reference: Reference::Digest(digest) } if method == Method::DELETE => {
-                self.refuse_to_delete_derived(&repository, &digest).await?;
+                self.refuse_to_delete_derived(exchange, &repository, &digest).await?;
                 self.pass_push(exchange).await
             }
-            Route::Manifest { .. } | Route::Blob { .. } | Route::Upload | Route::Other => {
+            Route::Manifest { .. } | Route::Blob { .. } | Route::Upload | Route::Referrers { .. } | Route::Other => {
                 self.pass_push(exchange).await
             }
             Route::Base | Route::Token | Route::LegacyImages { .. } => {
@@ -53,18 +52,18 @@ impl Gateway {
 
     async fn pass_push(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
         let path = exchange.head.uri.path().to_owned();
-        let mut answer = self.pass(exchange, &path).await?;
+        let answer = self.pass(exchange, &path).await;
         self.resolutions.forget();
-        if let Some(location) = answer.headers().get(LOCATION) {
-            let location = self.location_at_the_gateway(exchange, location)?;
-            answer.headers_mut().insert(LOCATION, location);
-        }
-        Ok(answer.map(Body::streamed))
+        Ok(answer?.map(Body::streamed))
     }
 
     /// Where an upload goes on: the upstream's URL as it is at the gateway, the opaque query untouched. Absolute, because
     /// Docker up to 1.9 takes it as it is.
-    fn location_at_the_gateway(&self, exchange: &Exchange, location: &HeaderValue) -> Result<HeaderValue, Fault> {
+    pub(super) fn location_at_the_gateway(
+        &self,
+        exchange: &Exchange,
+        location: &HeaderValue,
+    ) -> Result<HeaderValue, Fault> {
         let refuse = |reason: &str| Failure::RedirectRefused { reason: reason.to_owned() };
         let text = location.to_str().map_err(|_| refuse("its Location is not a URL"))?;
         let url = self.upstream.url().join(text).map_err(|_| refuse("its Location is not a URL"))?;
@@ -79,19 +78,12 @@ impl Gateway {
     /// Makes sure that the upstream has what the manifest names: the client was told that the empty layer exists, and so
     /// did not send it.
     async fn put_manifest(self: &Arc<Self>, exchange: &mut Exchange, repository: &Repository) -> Result<(), Fault> {
-        let Some(body) = exchange.body.take() else { return Ok(()) };
-        let bytes = match Limited::new(body, MANIFEST_BYTES_MAX).collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                return Err(Fault::BodyTooLarge(MANIFEST_BYTES_MAX));
-            }
-            Err(_) => return Err(Fault::BadRequest("the body of the request broke off".to_owned())),
-        };
+        let bytes = exchange.whole_body(MANIFEST_BYTES_MAX).await?;
         if Manifest::parse(bytes.clone()).is_ok_and(|manifest| names_empty_layer(&manifest)) {
             self.upload_empty_layer(exchange, repository).await?;
         }
         exchange.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        exchange.body = Some(bytes.into());
+        exchange.body = Some(RequestBody::Whole(bytes));
         Ok(())
     }
 
@@ -142,14 +134,24 @@ impl Gateway {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         }
-        let request = ForwardRequest { method, path, query, headers, body: body.map(Into::into) };
+        let request = ForwardRequest { method, path, query, headers, body: body.map(RequestBody::Whole) };
         Ok(self.upstream.forward(&exchange.caller, request).await?)
     }
 
-    /// A derived digest is not the upstream's to delete; its source is.
-    async fn refuse_to_delete_derived(&self, repository: &Repository, digest: &Digest) -> Result<(), Fault> {
+    /// A derived digest is not the upstream's to delete; its source is. Who may not see the source is not told of it.
+    async fn refuse_to_delete_derived(
+        &self,
+        exchange: &Exchange,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<(), Fault> {
+        let reference = Reference::Digest(digest.clone());
+        if !self.resolve(&exchange.caller, repository, &reference).await.is_err_and(|failure| failure.is_not_found()) {
+            return Ok(());
+        }
         let scope = Scope::new(&self.options.upstream_name, repository);
-        match self.store.recipes(&scope, digest).await?.first() {
+        let recipes = self.store.recipes(&scope, digest).await?;
+        match self.visible_source(exchange, &recipes).await? {
             Some(recipe) => Err(Fault::NotAllowed(format!(
                 "{digest} is a translation made by this gateway; delete what it was made from, {}",
                 recipe.source

@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
 use http::header::USER_AGENT;
 use http::request::Parts;
+use http::{Method, StatusCode};
+
+use crate::image::media_type::Format;
 
 use super::fault::Fault;
 
 /// What became of a request for a manifest. It goes with the response, for the commands that explain it.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// The format that is stored, in a word.
-    pub stored: Option<&'static str>,
-    /// The format that is served, in a word.
-    pub served: Option<&'static str>,
+    /// The format that is stored.
+    pub stored: Option<Format>,
+    /// The format that is served.
+    pub served: Option<Format>,
     /// Why.
     pub why: Option<&'static str>,
     /// Whether the derived document was at hand.
@@ -31,6 +33,30 @@ pub(super) struct Record {
     pub(super) outcome: Outcome,
     fault: Option<String>,
     fault_is_ours: bool,
+}
+
+/// Says that a request ended without an answer, unless it is told that there was one.
+pub(super) struct Unanswered {
+    head: Option<(Method, String)>,
+}
+
+impl Unanswered {
+    pub(super) fn new(head: &Parts) -> Self {
+        Self { head: Some((head.method.clone(), head.uri.path().to_owned())) }
+    }
+
+    pub(super) fn answered(mut self) {
+        self.head = None;
+    }
+}
+
+/// The server drops the work on a request when its client leaves.
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some((method, path)) = &self.head {
+            tracing::info!(target: "schemabridge::access", %method, ?path, "the client left before it was answered");
+        }
+    }
 }
 
 impl Record {
@@ -53,8 +79,8 @@ impl Record {
                     status = status.as_u16(),
                     client = class,
                     user_agent = user_agent.as_deref(),
-                    stored = outcome.stored,
-                    served = outcome.served,
+                    stored = outcome.stored.map(Format::word),
+                    served = outcome.served.map(Format::word),
                     why = outcome.why,
                     cache = outcome.cache,
                     source = outcome.source,

@@ -87,7 +87,7 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 /// `If-None-Match` names this tag, or anything (RFC 9110, section 13.1.2; compared weakly).
-fn already_has(request: &HeaderMap, etag: &str) -> bool {
+pub(super) fn already_has(request: &HeaderMap, etag: &str) -> bool {
     request
         .get_all(IF_NONE_MATCH)
         .iter()

@@ -30,7 +30,14 @@ pub enum Route {
     },
     /// `/v2/<name>/blobs/uploads/…`.
     Upload,
-    /// Anything else under `/v2/`: tags, referrers, the catalogue, extensions.
+    /// `/v2/<name>/referrers/<digest>`.
+    Referrers {
+        /// The name.
+        repository: Repository,
+        /// The digest.
+        digest: Digest,
+    },
+    /// Anything else under `/v2/`: tags, the catalogue, extensions.
     Other,
     /// `/token`, the gateway's own.
     Token,
@@ -79,7 +86,12 @@ impl Route {
             let digest = last.parse().map_err(Fault::DigestInvalid)?;
             return Ok(Self::Blob { repository, digest });
         }
-        if let Some(name) = rest.strip_suffix("/tags/list").or_else(|| head.strip_suffix("/referrers")) {
+        if let Some(name) = head.strip_suffix("/referrers") {
+            let repository = named(name)?;
+            let digest = last.parse().map_err(Fault::DigestInvalid)?;
+            return Ok(Self::Referrers { repository, digest });
+        }
+        if let Some(name) = rest.strip_suffix("/tags/list") {
             named(name)?;
         }
         Ok(Self::Other)
@@ -125,7 +137,9 @@ mod tests {
         for path in ["/v2/a/blobs/uploads/", "/v2/a/blobs/uploads", "/v2/a/b/blobs/uploads/1-2_3="] {
             assert_eq!(Route::of(path).unwrap(), Route::Upload, "{path}");
         }
-        for path in ["/v2/_catalog", "/v2/a/tags/list", &format!("/v2/a/referrers/{DIGEST}")] {
+        let referrers = Route::of(&format!("/v2/a/referrers/{DIGEST}")).unwrap();
+        assert!(matches!(referrers, Route::Referrers { repository, .. } if repository.as_str() == "a"));
+        for path in ["/v2/_catalog", "/v2/a/tags/list", "/v2/a/referrers"] {
             assert_eq!(Route::of(path).unwrap(), Route::Other, "{path}");
         }
         assert_eq!(Route::of("/v2").unwrap(), Route::Base);

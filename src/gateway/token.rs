@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
@@ -26,13 +25,16 @@ impl Gateway {
             Method::GET | Method::HEAD => {
                 (Method::GET, pairs(exchange.head.uri.query().unwrap_or_default().as_bytes())?)
             }
-            Method::POST => (Method::POST, pairs(&form(exchange.body.take()).await?)?),
+            Method::POST => (Method::POST, pairs(&exchange.whole_body(TOKEN_BYTES_MAX).await?)?),
             _ => return Err(Fault::NotAllowed("a token is asked for by GET or POST".to_owned())),
         };
         let request = TokenRequest { method, parameters, caller: exchange.caller.clone() };
         let answer = self.upstream.exchange_token(request).await?.ok_or(Fault::NotFound)?;
         if answer.status != StatusCode::OK {
             let TokenAnswer { status, headers, body } = answer;
+            if !status.is_client_error() && !status.is_server_error() {
+                return Err(Failure::Unexpected { status }.into());
+            }
             return Err(Failure::Refused(Box::new(Refusal { status, headers, body })).into());
         }
         Ok(with_both_fields(&answer))
@@ -46,23 +48,15 @@ fn pairs(encoded: &[u8]) -> Result<Vec<(String, String)>, Fault> {
     Ok(form_urlencoded::parse(encoded).into_owned().collect())
 }
 
-async fn form(body: Option<reqwest::Body>) -> Result<Vec<u8>, Fault> {
-    let Some(body) = body else { return Ok(Vec::new()) };
-    match Limited::new(body, TOKEN_BYTES_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes().to_vec()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Fault::BodyTooLarge(TOKEN_BYTES_MAX)),
-        Err(_) => Err(Fault::BadRequest("the body of the request broke off".to_owned())),
-    }
-}
-
 /// Docker up to 1.9 reads `token`, `OAuth2` clients read `access_token`: the answer has both.
 fn with_both_fields(answer: &TokenAnswer) -> Response<Body> {
     let body = match serde_json::from_slice::<Map<String, Value>>(&answer.body) {
         Ok(mut fields) => {
-            let token = fields.get("token").or_else(|| fields.get("access_token")).cloned();
-            if let Some(token) = token {
-                fields.entry("token").or_insert_with(|| token.clone());
-                fields.entry("access_token").or_insert(token);
+            let named = |name: &str| fields.get(name)?.as_str().filter(|token| !token.is_empty()).map(str::to_owned);
+            let (token, access_token) = (named("token"), named("access_token"));
+            if let Some(known) = token.clone().or(access_token.clone()) {
+                fields.insert("token".to_owned(), token.unwrap_or_else(|| known.clone()).into());
+                fields.insert("access_token".to_owned(), access_token.unwrap_or(known).into());
             }
             Value::Object(fields).to_string().into()
         }

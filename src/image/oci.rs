@@ -1,7 +1,7 @@
 //! OCI image manifests, indexes and artifacts (OCI image-spec `manifest.md`, `image-index.md`). Docker's schema 2 and
 //! manifest lists have the same shape and are read here too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::descriptor::Descriptor;
 use super::json::{self, Object, ObjectWriter, Raw};
@@ -138,6 +138,8 @@ fn read_platform(value: Raw<'_>) -> Result<Platform, Malformed> {
         architecture: read_string(&object, "architecture")?,
         variant: optional("variant")?,
         os_version: optional("os.version")?,
+        os_features: read_strings(&object, "os.features")?,
+        features: read_strings(&object, "features")?,
     })
 }
 
@@ -157,6 +159,33 @@ fn read_annotations(object: &Object<'_>) -> Result<BTreeMap<String, String>, Mal
     annotations.members().iter().map(|member| pair(member).ok_or_else(invalid)).collect()
 }
 
+/// Writes an OCI index: compact, without a newline at the end, annotations kept.
+pub fn write_index(index: &Index) -> String {
+    let text = ObjectWriter::new()
+        .json("schemaVersion", "2")
+        .string("mediaType", media_type::OCI_INDEX)
+        .json("manifests", &json::array(index.manifests.iter().map(write_entry)));
+    with_annotations(text, &index.annotations).finish()
+}
+
+/// The same list or index without the entries at these positions: every other byte of an entry, and of the members
+/// around them, as it was written. `None` if the document has no entries.
+pub fn without_entries(document: &str, dropped: &BTreeSet<usize>) -> Option<String> {
+    fn text(raw: Raw<'_>) -> Option<&str> {
+        std::str::from_utf8(raw.as_bytes()).ok()
+    }
+    let top = json::scan(document.as_bytes(), document.len(), json::Dialect::Strict).ok()?.object()?;
+    let entries = top.value("manifests")?.array()?.into_iter().enumerate();
+    let kept: Option<Vec<&str>> =
+        entries.filter(|(position, _)| !dropped.contains(position)).map(|(_, entry)| text(entry)).collect();
+    let manifests = json::array(kept?);
+    let mut written = ObjectWriter::new();
+    for (key, value) in top.members() {
+        written = written.json(key, if key == "manifests" { &manifests } else { text(*value)? });
+    }
+    Some(written.finish())
+}
+
 /// Writes an OCI manifest: compact, without a newline at the end, annotations kept.
 pub fn write(image: &ImageManifest) -> String {
     let text = ObjectWriter::new()
@@ -168,6 +197,19 @@ pub fn write(image: &ImageManifest) -> String {
 }
 
 fn write_descriptor(descriptor: &Descriptor) -> String {
+    descriptor_members(descriptor).finish()
+}
+
+/// An entry of an index, which says more than other descriptors: what it runs on, or what kind of artifact it is.
+fn write_entry(entry: &Descriptor) -> String {
+    let mut text = descriptor_members(entry);
+    if let Some(platform) = &entry.platform {
+        text = text.json("platform", &write_platform(platform));
+    }
+    text.string_unless_empty("artifactType", entry.artifact_type.as_deref().unwrap_or_default()).finish()
+}
+
+fn descriptor_members(descriptor: &Descriptor) -> ObjectWriter {
     let mut text = ObjectWriter::new()
         .string("mediaType", &descriptor.media_type)
         .string("digest", descriptor.digest.as_str())
@@ -175,7 +217,24 @@ fn write_descriptor(descriptor: &Descriptor) -> String {
     if !descriptor.urls.is_empty() {
         text = text.json("urls", &json::array(descriptor.urls.iter().map(|url| json::string(url))));
     }
-    with_annotations(text, &descriptor.annotations).finish()
+    with_annotations(text, &descriptor.annotations)
+}
+
+fn write_platform(platform: &Platform) -> String {
+    let text = ObjectWriter::new()
+        .string("architecture", &platform.architecture)
+        .string("os", &platform.os)
+        .string_unless_empty("os.version", platform.os_version.as_deref().unwrap_or_default());
+    let text = with_strings(text, "os.features", &platform.os_features);
+    text.string_unless_empty("variant", platform.variant.as_deref().unwrap_or_default()).finish()
+}
+
+/// A member that is an array of strings; none where there are none.
+pub(super) fn with_strings(text: ObjectWriter, key: &str, values: &[String]) -> ObjectWriter {
+    if values.is_empty() {
+        return text;
+    }
+    text.json(key, &json::array(values.iter().map(|value| json::string(value))))
 }
 
 fn with_annotations(text: ObjectWriter, annotations: &BTreeMap<String, String>) -> ObjectWriter {

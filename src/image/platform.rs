@@ -16,6 +16,12 @@ pub struct Platform {
     /// Operating system version, which Windows images have.
     #[serde(rename = "os.version", skip_serializing_if = "Option::is_none", default)]
     pub os_version: Option<String>,
+    /// Operating system features that the image needs, such as `win32k`.
+    #[serde(rename = "os.features", skip_serializing_if = "Vec::is_empty", default)]
+    pub os_features: Vec<String>,
+    /// Processor features that the image needs, which only Docker's manifest list can say.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub features: Vec<String>,
 }
 
 /// Why a text is not a [`Platform`].
@@ -28,7 +34,24 @@ pub struct InvalidPlatform;
 impl Platform {
     /// `linux/amd64`, what a client that says nothing else gets.
     pub fn linux_amd64() -> Self {
-        Self { os: "linux".into(), architecture: "amd64".into(), variant: None, os_version: None }
+        Self::new("linux", "amd64")
+    }
+
+    /// An operating system and an architecture, and nothing else known.
+    pub fn new(os: impl Into<String>, architecture: impl Into<String>) -> Self {
+        Self {
+            os: os.into(),
+            architecture: architecture.into(),
+            variant: None,
+            os_version: None,
+            os_features: Vec::new(),
+            features: Vec::new(),
+        }
+    }
+
+    /// Neither is known, which is how BuildKit lists its attestations.
+    pub fn is_unknown(&self) -> bool {
+        self.os == "unknown" && self.architecture == "unknown"
     }
 }
 
@@ -42,15 +65,8 @@ impl FromStr for Platform {
             return Err(InvalidPlatform);
         }
         match parts[..] {
-            [os, architecture] => {
-                Ok(Self { os: os.into(), architecture: architecture.into(), variant: None, os_version: None })
-            }
-            [os, architecture, variant] => Ok(Self {
-                os: os.into(),
-                architecture: architecture.into(),
-                variant: Some(variant.into()),
-                os_version: None,
-            }),
+            [os, architecture] => Ok(Self::new(os, architecture)),
+            [os, architecture, variant] => Ok(Self { variant: Some(variant.into()), ..Self::new(os, architecture) }),
             _ => Err(InvalidPlatform),
         }
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 
 use super::digest::Digest;
-use super::json::{self, Keys, Object, ObjectWriter, Raw};
+use super::json::{self, Dialect, Object, ObjectWriter, Raw};
 use super::manifest::{MANIFEST_BYTES_MAX, Malformed, TOP_FIELDS, read_array, read_string, refuse_other_case};
 use super::timestamp::Timestamp;
 
@@ -44,7 +44,7 @@ impl Schema1 {
 
     /// When its topmost layer was made, if that says so in RFC 3339.
     pub fn created(&self) -> Option<Timestamp> {
-        let top = json::scan(self.history.first()?.as_bytes(), MANIFEST_BYTES_MAX, Keys::Repeatable).ok()?;
+        let top = json::scan(self.history.first()?.as_bytes(), MANIFEST_BYTES_MAX, Dialect::Go).ok()?;
         Timestamp::parse(&top.object()?.value("created")?.string()?)
     }
 
@@ -53,7 +53,7 @@ impl Schema1 {
     pub(super) fn read(bytes: &Bytes, document: &Object<'_>) -> Result<Self, Malformed> {
         let is_signed = document.names("signatures");
         let payload = if is_signed { recover_payload(bytes, document)? } else { bytes.clone() };
-        let scanned = json::scan(&payload, MANIFEST_BYTES_MAX, Keys::Distinct).map_err(|_| unreadable_payload())?;
+        let scanned = json::scan(&payload, MANIFEST_BYTES_MAX, Dialect::Strict).map_err(|_| unreadable_payload())?;
         let top = scanned.object().ok_or_else(unreadable_payload)?;
         refuse_other_case(&top, &TOP_FIELDS)?;
         let (name, tag) = (read_string(&top, "name")?, read_string(&top, "tag")?);
@@ -109,7 +109,7 @@ fn recover_payload(bytes: &Bytes, document: &Object<'_>) -> Result<Bytes, Malfor
 
 fn read_format(signature: Raw<'_>) -> Option<Format> {
     let protected = decode(&signature.object()?.value("protected")?.string()?)?;
-    let header = json::scan(&protected, MANIFEST_BYTES_MAX, Keys::Distinct).ok()?.object()?;
+    let header = json::scan(&protected, MANIFEST_BYTES_MAX, Dialect::Strict).ok()?.object()?;
     let length = usize::try_from(header.value("formatLength")?.integer()?).ok()?;
     Some(Format { length, tail: decode(&header.value("formatTail")?.string()?)? })
 }
@@ -127,15 +127,16 @@ pub struct Payload<'a> {
     pub tag: &'a str,
     /// `GOARCH` of the image, empty if it is not known.
     pub architecture: &'a str,
-    /// Blob digest and `v1Compatibility` of each entry, the topmost first.
-    pub entries: &'a [(Digest, String)],
+    /// Blob digest and `v1Compatibility` of each entry, the topmost first. As in Go, that is JSON whose strings may hold
+    /// bytes that are not UTF-8.
+    pub entries: &'a [(Digest, Vec<u8>)],
 }
 
 impl Payload<'_> {
     /// The payload in the canonical form of CNCF distribution 2.8: three spaces, no newline at the end.
     pub fn write(&self) -> String {
-        let layer = |(digest, _): &(Digest, String)| ObjectWriter::new().string("blobSum", digest.as_str()).finish();
-        let entry = |(_, entry): &(Digest, String)| ObjectWriter::new().string("v1Compatibility", entry).finish();
+        let layer = |(digest, _): &(Digest, Vec<u8>)| ObjectWriter::new().string("blobSum", digest.as_str()).finish();
+        let entry = |(_, entry): &(Digest, Vec<u8>)| ObjectWriter::new().string("v1Compatibility", entry).finish();
         let compact = ObjectWriter::new()
             .json("schemaVersion", "1")
             .string("name", self.name)

@@ -4,11 +4,12 @@ use std::fmt;
 
 use crate::image::media_type::Format;
 use crate::image::platform::Platform;
+use crate::image::reference::Repository;
 
 use super::accept::{Accept, Presence};
 use super::clients::{Mode, Quirk, Recognised, recognise};
 use super::formats::Formats;
-use super::platform::WantedPlatform;
+use super::platform::{PlatformRule, WantedPlatform};
 use super::user_agent::{UserAgent, Version};
 
 /// What the operator decides about negotiation.
@@ -16,7 +17,9 @@ use super::user_agent::{UserAgent, Version};
 pub struct Policy {
     /// What an unknown client without an `Accept` header gets.
     pub without_accept: WithoutAccept,
-    /// The platform picked for a client that does not say its own.
+    /// The platforms that the operator fixed, whatever a client says of its own; the first whose pattern matches counts.
+    pub platforms: Vec<PlatformRule>,
+    /// The platform picked for a client that does not say its own, where no rule matches.
     pub platform: Platform,
     /// The order in which variants are tried for an `arm` client, none of which says its variant: the one that runs
     /// everywhere first. `None` is an entry without a variant.
@@ -27,6 +30,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             without_accept: WithoutAccept::Stored,
+            platforms: Vec::new(),
             platform: Platform::linux_amd64(),
             arm_variants: vec![Some("v6".into()), Some("v5".into()), None, Some("v7".into())],
         }
@@ -62,16 +66,15 @@ impl Client {
     ) -> Self {
         let user_agent = UserAgent::parse(user_agent.unwrap_or_default());
         let platform = match user_agent.platform() {
-            Some((os, architecture)) => {
-                Platform { os, architecture: architecture.to_owned(), variant: None, os_version: None }
-            }
+            Some((os, architecture)) => Platform::new(os, architecture),
             None => policy.platform.clone(),
         };
+        let platform = WantedPlatform::new(platform, &policy.arm_variants).on_windows_build(user_agent.windows_build());
         Self {
             accept: Accept::parse(accept),
             recognised: recognise(&user_agent),
             docker_version: user_agent.product("docker").and_then(|docker| Version::parse(docker.version)),
-            platform: WantedPlatform::new(platform, &policy.arm_variants),
+            platform,
             without_accept: policy.without_accept,
         }
     }
@@ -89,6 +92,14 @@ impl Client {
     /// The platform whose image is picked out of a list or index.
     pub fn platform(&self) -> &WantedPlatform {
         &self.platform
+    }
+
+    /// The same for one repository, for which the operator may have fixed another.
+    pub fn platform_for(&self, repository: &Repository, policy: &Policy) -> WantedPlatform {
+        match policy.platforms.iter().find(|rule| rule.repositories.matches(repository.as_str())) {
+            Some(rule) => WantedPlatform::new(rule.platform.clone(), &policy.arm_variants),
+            None => self.platform.clone(),
+        }
     }
 
     /// What the `Accept` lines say.

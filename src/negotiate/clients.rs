@@ -53,6 +53,8 @@ pub enum Quirk {
     /// A Docker document with OCI parts breaks it: a list with OCI children (they are parsed as signed schema 1,
     /// "missing signature key"), a schema 2 whose config has OCI's type.
     DockerPartsOnly,
+    /// It takes the first entry of its architecture out of a list and looks at no variant.
+    FirstOfArchitecture,
     /// An image without layers panics its request handler.
     ZeroLayersPanic,
 }
@@ -89,8 +91,8 @@ const fn v(major: u32, minor: u32, patch: u32) -> Version {
 #[rustfmt::skip]
 const TABLE: &[Rule] = &[
     docker(within(v(1, 0, 0), v(1, 10, 0)),    "docker<1.10",       ONLY_SCHEMA1,  Mode::Strict, &[Quirk::NoZstd]),
-    docker(within(v(1, 10, 0), v(1, 11, 0)),   "docker 1.10-18.05", DOCKER_TYPES,  Mode::Plain,  &[Quirk::NoZstd, Quirk::DockerPartsOnly, Quirk::ZeroLayersPanic]),
-    docker(within(v(1, 11, 0), v(18, 6, 0)),   "docker 1.10-18.05", DOCKER_TYPES,  Mode::Plain,  &[Quirk::NoZstd, Quirk::DockerPartsOnly]),
+    docker(within(v(1, 10, 0), v(1, 11, 0)),   "docker 1.10-18.05", DOCKER_TYPES,  Mode::Plain,  &[Quirk::NoZstd, Quirk::DockerPartsOnly, Quirk::FirstOfArchitecture, Quirk::ZeroLayersPanic]),
+    docker(within(v(1, 11, 0), v(18, 6, 0)),   "docker 1.10-18.05", DOCKER_TYPES,  Mode::Plain,  &[Quirk::NoZstd, Quirk::DockerPartsOnly, Quirk::FirstOfArchitecture]),
     docker(within(v(18, 6, 0), v(19, 3, 0)),   "docker 18.06-25",   IMAGES,        Mode::Plain,  &[Quirk::NoZstd]),
     docker(within(v(19, 3, 0), v(19, 3, 5)),   "docker 1.10-18.05", DOCKER_TYPES,  Mode::Plain,  &[Quirk::NoZstd, Quirk::DockerPartsOnly]),
     docker(within(v(19, 3, 5), v(23, 0, 0)),   "docker 18.06-25",   IMAGES,        Mode::Plain,  &[Quirk::NoZstd]),

@@ -9,6 +9,7 @@ pub mod choose;
 mod client;
 pub mod clients;
 mod formats;
+pub mod glob;
 pub mod platform;
 #[cfg(test)]
 mod properties;
@@ -19,7 +20,8 @@ pub mod user_agent;
 pub use choose::{Candidate, Choice, Scope, Why, choose};
 pub use client::{Client, Policy, WithoutAccept};
 pub use formats::Formats;
-pub use platform::{NoPlatform, WantedPlatform};
+pub use glob::Glob;
+pub use platform::{NoPlatform, PlatformRule, WantedPlatform};
 pub use refusal::Refusal;
 pub use stored::{Stored, StoredContent};
 pub use user_agent::Version;

@@ -2,12 +2,10 @@
 
 use std::fmt;
 
-use crate::image::descriptor::Descriptor;
-use crate::image::media_type::{DOCKER_CONFIG, OCI_CONFIG, OCI_MANIFEST, SCHEMA1, SCHEMA1_SIGNED, SCHEMA2};
+use crate::image::descriptor::{Descriptor, Role};
 use crate::image::platform::Platform;
 
-/// The annotation that `BuildKit` gives the entries of attestations.
-const ATTESTATION: &str = "vnd.docker.reference.type";
+use super::glob::Glob;
 
 /// The most entries that are worth trying for one request: each may cost a fetch. Real lists have one to three.
 pub const RANKED_MAX: usize = 8;
@@ -22,6 +20,17 @@ pub struct WantedPlatform {
     platform: Platform,
     /// What is not among them comes last, or never where the client's own variant is known.
     variants: Vec<Option<String>>,
+    /// The build of Windows that the client runs on: an image of a later one does not start there.
+    windows_build: Option<u32>,
+}
+
+/// A platform that the operator fixed for some repositories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlatformRule {
+    /// For which.
+    pub repositories: Glob,
+    /// Which.
+    pub platform: Platform,
 }
 
 impl WantedPlatform {
@@ -33,7 +42,14 @@ impl WantedPlatform {
             (None, "arm64") => vec![Some("v8".into()), None],
             (None, _) => vec![None],
         };
-        Self { platform, variants }
+        Self { platform, variants, windows_build: None }
+    }
+
+    /// The same on this build of Windows, if the client says it.
+    #[must_use]
+    pub fn on_windows_build(mut self, build: Option<u32>) -> Self {
+        self.windows_build = build.filter(|_| self.platform.os == "windows");
+        self
     }
 
     /// The platform itself.
@@ -42,7 +58,21 @@ impl WantedPlatform {
     }
 
     /// How well `offered` suits, 0 the best; `None` where it does not.
-    fn rank(&self, offered: &Platform) -> Option<usize> {
+    fn rank(&self, offered: &Platform) -> Option<(usize, u32)> {
+        Some((self.variant_rank(offered)?, self.build_rank(offered)))
+    }
+
+    /// The highest build that is not later than the client's own goes first; without builds, the document's order.
+    fn build_rank(&self, offered: &Platform) -> u32 {
+        let build = offered.os_version.as_deref().and_then(|version| version.split('.').nth(2)?.parse::<u32>().ok());
+        match (self.windows_build, build) {
+            (None, _) => 0,
+            (Some(own), Some(build)) => own.checked_sub(build).unwrap_or(u32::MAX),
+            (Some(_), None) => u32::MAX - 1,
+        }
+    }
+
+    fn variant_rank(&self, offered: &Platform) -> Option<usize> {
         if offered.os != self.platform.os || offered.architecture != self.platform.architecture {
             return None;
         }
@@ -82,40 +112,19 @@ fn runs_on(variant: &str) -> Vec<Option<String>> {
 /// # Errors
 /// [`NoPlatform`] if nothing suits: an image of another platform would only fail later, with a worse message.
 pub fn rank<'a>(entries: &'a [Descriptor], wanted: &WantedPlatform) -> Result<Vec<&'a Descriptor>, NoPlatform> {
-    let images: Vec<&Descriptor> = entries.iter().filter(|entry| is_image(entry)).collect();
+    let images: Vec<&Descriptor> = entries.iter().filter(|entry| entry.role() == Role::Image).collect();
     if let [only] = images[..]
-        && platform_of(only).is_none()
+        && only.known_platform().is_none()
     {
         return Ok(images);
     }
-    let mut ranked: Vec<(usize, &Descriptor)> =
-        images.iter().filter_map(|image| Some((wanted.rank(platform_of(image)?)?, *image))).collect();
+    let mut ranked: Vec<((usize, u32), &Descriptor)> =
+        images.iter().filter_map(|image| Some((wanted.rank(image.known_platform()?)?, *image))).collect();
     if ranked.is_empty() {
         return Err(NoPlatform::among(&images, wanted));
     }
     ranked.sort_by_key(|(rank, _)| *rank);
     Ok(ranked.into_iter().take(RANKED_MAX).map(|(_, image)| image).collect())
-}
-
-/// The platform of an entry; empty words, which some tools write, are none.
-fn platform_of(entry: &Descriptor) -> Option<&Platform> {
-    entry.platform.as_ref().filter(|platform| !(platform.os.is_empty() && platform.architecture.is_empty()))
-}
-
-fn is_image(entry: &Descriptor) -> bool {
-    let of_an_image = match entry.media_type.as_str() {
-        // some lists give no type: the child itself will tell
-        "" | SCHEMA1 | SCHEMA1_SIGNED | SCHEMA2 | OCI_MANIFEST => true,
-        _ => false,
-    };
-    // an entry's artifactType repeats the config's type, which an image has too
-    let artifact = entry.artifact_type.as_deref().is_some_and(|kind| !matches!(kind, "" | OCI_CONFIG | DOCKER_CONFIG));
-    let attestation = entry.annotations.contains_key(ATTESTATION)
-        || entry
-            .platform
-            .as_ref()
-            .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
-    of_an_image && !artifact && !attestation
 }
 
 /// No image of the list or index suits the client.
@@ -131,7 +140,7 @@ impl NoPlatform {
         let is_printable =
             |text: &String| text.len() <= NAMED_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
         let mut named =
-            images.iter().filter_map(|image| platform_of(image)).map(Platform::to_string).filter(is_printable);
+            images.iter().filter_map(|image| image.known_platform()).map(Platform::to_string).filter(is_printable);
         let mut available: Vec<String> = Vec::new();
         let more = named.any(|platform| {
             let known = available.contains(&platform);
@@ -158,6 +167,9 @@ impl fmt::Display for NoPlatform {
 
 #[cfg(test)]
 mod tests {
+    use crate::image::descriptor::ATTESTATION;
+    use crate::image::media_type::{OCI_CONFIG, OCI_MANIFEST};
+
     use std::collections::BTreeMap;
 
     use super::super::client::Policy;

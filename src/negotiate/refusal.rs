@@ -59,6 +59,18 @@ impl Refusal {
         Self::new(stored, client, Reason::NoPlatform(found))
     }
 
+    /// The refusal in words that tell no more of the stored document than its format.
+    pub fn formats_only(&self) -> String {
+        match &self.reason {
+            Reason::Unreadable | Reason::OnlyOci | Reason::ZeroLayers | Reason::Zstd => self.to_string(),
+            Reason::Untranslatable(_) | Reason::NoPlatform(_) => {
+                let Self { client, stored, reads, .. } = self;
+                let stored = stored.name();
+                format!("this image is stored as {stored}, {client} reads only {reads}, and it cannot be translated")
+            }
+        }
+    }
+
     fn new(stored: Format, client: &Client, reason: Reason) -> Self {
         Self { client: client.to_string(), stored, reads: client.usable(), reason }
     }

@@ -104,6 +104,14 @@ impl<'a> UserAgent<'a> {
     }
 }
 
+impl UserAgent<'_> {
+    /// The build of Windows that a Docker engine runs on: `kernel/10.0 17763 (17763.1.amd64fre…)`.
+    pub fn windows_build(&self) -> Option<u32> {
+        let mut after_kernel = self.products().skip_while(|product| product.name != "kernel").skip(1);
+        after_kernel.next()?.name.parse().ok()
+    }
+}
+
 /// Takes the next product and the comment after it off the front of `rest`.
 fn next_product<'a>(rest: &mut &'a str) -> Option<Product<'a>> {
     loop {

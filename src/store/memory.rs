@@ -1,5 +1,6 @@
 //! moka in front: parsed stored documents and derived ones, by content, weighed in bytes together.
 
+use std::collections::BTreeSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -10,11 +11,19 @@ use crate::image::manifest::Manifest;
 use crate::image::media_type::Format;
 use crate::image::reference::{Repository, Tag};
 use crate::translate::Derived;
+use crate::translate::index::Shape;
 
 use super::recipe::{Recipe, Scope};
 
+/// For how many lists and indexes it is remembered where their images with zstd layers stand.
+const ZSTD_FACTS_MAX: u64 = 10_000;
+
 /// What an entry costs beside its bytes: keys, counters and the typed view. A rough figure, meant to be no less.
 const ENTRY_OVERHEAD_BYTES: usize = 1024;
+
+/// What a parsed document costs at most, bytes and typed view together, as a multiple of its bytes: one of nothing but
+/// short annotations was measured at seven.
+const TYPED_VIEW_FACTOR: usize = 8;
 
 /// What decides the bytes of a derived document within one process, whose edition and signing key do not change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +36,8 @@ pub struct Dish {
     pub source: Digest,
     /// What it is to become.
     pub target: Format,
+    /// How it is to look, if it is a list or index.
+    pub shape: Option<Shape>,
 }
 
 /// A derived document that is kept in the store, with a recipe that it was kept under.
@@ -55,14 +66,17 @@ pub struct Memory {
     stored: Cache<(Repository, Digest), Arc<Manifest>>,
     derived: Cache<Dish, Arc<Kept>>,
     handed: Cache<(Scope, Digest), Arc<Handed>>,
+    /// Where in a list or index the images with zstd layers stand.
+    zstd: Cache<(Repository, Digest), Arc<BTreeSet<usize>>>,
 }
 
 impl Memory {
     /// A memory of about this many bytes: half for stored documents, half for derived ones.
     pub fn new(bytes_max: u64) -> Self {
         Self {
-            stored: weighed(bytes_max / 2, |manifest: &Arc<Manifest>| manifest.bytes().len() * 2),
+            stored: weighed(bytes_max / 2, |manifest: &Arc<Manifest>| manifest.bytes().len() * TYPED_VIEW_FACTOR),
             derived: weighed(bytes_max / 4, |kept: &Arc<Kept>| kept.derived.bytes.len()),
+            zstd: Cache::new(ZSTD_FACTS_MAX),
             handed: weighed(bytes_max / 4, |handed: &Arc<Handed>| {
                 handed.derived.bytes.len() + handed.recipes.len() * ENTRY_OVERHEAD_BYTES
             }),
@@ -108,6 +122,16 @@ impl Memory {
     /// A derived document by its digest, within one repository of one upstream.
     pub async fn handed(&self, scope: &Scope, derived: &Digest) -> Option<Arc<Handed>> {
         self.handed.get(&(scope.clone(), derived.clone())).await
+    }
+
+    /// Where in this list or index the images with zstd layers stand, if that was looked up before.
+    pub async fn zstd_entries(&self, repository: &Repository, index: &Digest) -> Option<Arc<BTreeSet<usize>>> {
+        self.zstd.get(&(repository.clone(), index.clone())).await
+    }
+
+    /// Remembers where the images with zstd layers stand.
+    pub async fn remember_zstd_entries(&self, repository: Repository, index: Digest, entries: Arc<BTreeSet<usize>>) {
+        self.zstd.insert((repository, index), entries).await;
     }
 
     /// Remembers a derived document that is in the store, with its recipes.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `scope` is the SHA-256 of upstream name and repository. Every object starts with a line that holds the SHA-256 of the
-//! rest (see [`frame`]), so damage is noticed: the digest of a schema 1 document leaves its signature out.
+//! rest (see `frame.rs`), so damage is noticed: the digest of a schema 1 document leaves its signature out.
 
 mod frame;
 pub mod location;
@@ -42,6 +42,9 @@ pub const RECIPES_MAX: usize = 8;
 /// How many names of recipes of one derived digest are listed, to find the newest.
 const RECIPES_LISTED_MAX: usize = 1024;
 
+/// The version of the layout, and the name of its folder.
+const LAYOUT: &str = "v1";
+
 /// The durable tier: a directory or this process's memory.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -72,8 +75,9 @@ impl Store {
         let objects: Arc<dyn ObjectStore> = match location {
             Location::Memory => Arc::new(InMemory::new()),
             Location::Directory(directory) => {
-                // It will hold the signing key.
-                let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+                // What is made here is nobody else's to read: it will hold the signing key.
+                let layout = directory.join(LAYOUT);
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(&layout);
                 made.map_err(|error| unusable(error.to_string()))?;
                 let files = LocalFileSystem::new_with_prefix(directory).map_err(|error| unusable(error.to_string()))?;
                 Arc::new(files.with_fsync(true))
@@ -120,7 +124,8 @@ impl Store {
 
     /// The shared signing key: the one that is here, or else `candidate`, which is then the shared one.
     pub async fn signing_key(&self, candidate: &str) -> Result<String, StoreFailure> {
-        let kept = self.create(Path::from("v1/signing-key"), Bytes::copy_from_slice(candidate.as_bytes())).await?;
+        let kept =
+            self.create(Path::from_iter([LAYOUT, "signing-key"]), Bytes::copy_from_slice(candidate.as_bytes())).await?;
         String::from_utf8(kept.to_vec()).map_err(|error| StoreFailure::new("read the signing key", &error))
     }
 
@@ -188,15 +193,15 @@ async fn within_time<Output>(
 fn document_path(derived: &Digest) -> Path {
     let hex = derived.hex();
     let shelf = hex.get(..2).unwrap_or_default();
-    Path::from_iter(["v1", "documents", derived.algorithm().name(), shelf, hex])
+    Path::from_iter([LAYOUT, "documents", derived.algorithm().name(), shelf, hex])
 }
 
 fn recipes_path(scope: &Scope, derived: &Digest) -> Path {
-    Path::from_iter(["v1", "recipes", scope.as_str(), derived.hex()])
+    Path::from_iter([LAYOUT, "recipes", scope.as_str(), derived.hex()])
 }
 
 fn recipe_path(scope: &Scope, derived: &Digest, source: &Digest) -> Path {
-    Path::from_iter(["v1", "recipes", scope.as_str(), derived.hex(), source.hex()])
+    Path::from_iter([LAYOUT, "recipes", scope.as_str(), derived.hex(), source.hex()])
 }
 
 #[cfg(test)]

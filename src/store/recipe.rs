@@ -5,6 +5,7 @@ use sha2::{Digest as _, Sha256};
 use crate::image::digest::Digest;
 use crate::image::media_type::Format;
 use crate::image::reference::{Repository, Tag};
+use crate::translate::index::Shape;
 
 /// Everything that decided the bytes of a derived document, by value or by digest: who has these can cook it again.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -29,6 +30,9 @@ pub struct Recipe {
     pub target: Format,
     /// The digest of what it became.
     pub derived: Digest,
+    /// How a list or index was to look, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shape: Option<Shape>,
     /// The libtrust key id of the key that signed it; schema 1 only.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signing_key: Option<String>,

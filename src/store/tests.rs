@@ -12,6 +12,7 @@ fn recipe(source: &[u8]) -> Recipe {
         config: None,
         target: Format::Schema1,
         derived: Digest::sha256(b"document"),
+        shape: None,
         signing_key: None,
     }
 }

@@ -4,6 +4,7 @@
 //! and the key that signs it; the same input gives the same bytes on every replica, for as long as [`EDITION`] stays.
 
 pub mod empty_layer;
+pub mod index;
 mod oci_to_schema1;
 mod oci_to_schema2;
 mod schema2_to_oci;
@@ -38,8 +39,8 @@ pub struct Source<'a> {
     pub repository: &'a Repository,
     /// The tag that schema 1 carries.
     pub tag: &'a Tag,
-    /// Signs schema 1.
-    pub signing_key: &'a SigningKey,
+    /// Signs schema 1; no other target needs it.
+    pub signing_key: Option<&'a SigningKey>,
 }
 
 /// A translated document.
@@ -68,6 +69,9 @@ pub enum Untranslatable {
     /// The config was needed and not given.
     #[error("its config was not given")]
     ConfigMissing,
+    /// The signing key was needed and not given.
+    #[error("the key that signs schema 1 was not given")]
+    SigningKeyMissing,
     /// The config's bytes are not those that the manifest names.
     #[error("its config does not have the digest that the manifest names, {expected}")]
     ConfigMismatch {
@@ -103,6 +107,12 @@ pub enum Untranslatable {
         position: usize,
         /// What is wrong with it.
         fault: LayerFault,
+    },
+    /// No entry of a list or index is left.
+    #[error("no image is left of it: {omissions}")]
+    NothingLeft {
+        /// What was left out and why.
+        omissions: String,
     },
     /// The result would be larger than clients and registries read.
     #[error("the translated document would have {bytes} bytes or more, and clients read at most {MANIFEST_BYTES_MAX}")]

@@ -43,7 +43,8 @@ pub(super) fn compose(source: &Source<'_>, image: &ImageManifest) -> Result<Deri
     .write();
     let time = Timestamp::utc_seconds_or_epoch(config.created.as_ref());
     let digest = Digest::sha256(payload.as_bytes());
-    Derived::new(sign::pretty(&payload, &time, source.signing_key), digest, Format::Schema1)
+    let key = source.signing_key.ok_or(Untranslatable::SigningKeyMissing)?;
+    Derived::new(sign::pretty(&payload, &time, key), digest, Format::Schema1)
 }
 
 /// Schema 1 names a layer by its digest alone: it must come from the registry, as a tar archive that is not compressed
@@ -92,7 +93,7 @@ fn steps<'a>(config: &Config<'_>, rootfs: &Rootfs, image: &'a ImageManifest) -> 
 
 /// Blob digest and `v1Compatibility` of every step, the topmost first. Each id is the hash of the blob and the parent's
 /// id; the topmost is also over the config's bytes.
-fn entries(config: &Config<'_>, bytes: &[u8], rootfs: &Rootfs, steps: &[Step<'_>]) -> Vec<(Digest, String)> {
+fn entries(config: &Config<'_>, bytes: &[u8], rootfs: &Rootfs, steps: &[Step<'_>]) -> Vec<(Digest, Vec<u8>)> {
     let Some((top, below)) = steps.split_last() else {
         return Vec::new();
     };
@@ -103,7 +104,7 @@ fn entries(config: &Config<'_>, bytes: &[u8], rootfs: &Rootfs, steps: &[Step<'_>
         if index == 0 && !rootfs.base_layer.is_empty() {
             parent = windows_base_id(&rootfs.base_layer);
         }
-        entries.push((step.blob.clone(), lower_entry(&id, &parent, &step.history)));
+        entries.push((step.blob.clone(), lower_entry(&id, &parent, &step.history).into_bytes()));
         parent = id;
     }
     let id = v1_id(top.blob, &parent, Some(bytes));
@@ -153,18 +154,18 @@ const STRAY_KEYS: [&str; 6] = ["id", "parent", "parent_id", "layer_id", "throwaw
 
 /// The topmost entry: the config without what schema 1 says elsewhere, its keys sorted. The topmost history is not in
 /// it; engines read it back from the config itself.
-fn top_entry(id: &str, parent: &str, is_throwaway: bool, config: &Config<'_>) -> String {
+fn top_entry(id: &str, parent: &str, is_throwaway: bool, config: &Config<'_>) -> Vec<u8> {
     let kept = config.members().iter().filter(|(key, value)| is_kept(key, *value));
-    let mut members: BTreeMap<&str, String> =
+    let mut members: BTreeMap<&str, Vec<u8>> =
         kept.map(|(key, value)| (key.as_ref(), json::compacted(*value))).collect();
-    members.insert("id", json::string(id));
+    members.insert("id", json::string(id).into());
     if !parent.is_empty() {
-        members.insert("parent", json::string(parent));
+        members.insert("parent", json::string(parent).into());
     }
     if is_throwaway {
-        members.insert("throwaway", "true".to_owned());
+        members.insert("throwaway", b"true".to_vec());
     }
-    members.iter().fold(ObjectWriter::new(), |entry, (key, value)| entry.json(key, value)).finish()
+    json::object(members)
 }
 
 /// A member of the config that stays in the topmost entry.

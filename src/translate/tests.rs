@@ -2,7 +2,7 @@
 //! whole schema 1 documents of other programs are compared in the crate's integration tests.
 
 use super::*;
-use crate::image::json::{self, Keys};
+use crate::image::json::{self, Dialect};
 use crate::image::media_type;
 
 const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
@@ -16,7 +16,7 @@ const BLOB: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca4959
 /// An image in its two documents.
 struct Stored {
     manifest: Manifest,
-    config: String,
+    config: Vec<u8>,
 }
 
 fn descriptor(media_type: &str, rest: &str) -> String {
@@ -29,13 +29,14 @@ fn stored(format: Format, config_type: &str, config: &str, layers: &[&str]) -> S
     stored_with(format, config_type, config, &layers)
 }
 
-fn stored_with(format: Format, config_type: &str, config: &str, layers: &str) -> Stored {
-    let (digest, size) = (Digest::sha256(config.as_bytes()), config.len());
+fn stored_with(format: Format, config_type: &str, config: impl AsRef<[u8]>, layers: &str) -> Stored {
+    let config = config.as_ref();
+    let (digest, size) = (Digest::sha256(config), config.len());
     let document = format!(
         r#"{{"annotations":{{"z":"<&>","a":"1"}},"schemaVersion":2,"mediaType":"{}","unknown":[1],"config":{{"mediaType":"{config_type}","annotations":{{"c":"d"}},"size":{size},"digest":"{digest}"}},"layers":{layers}}}"#,
         format.media_type(),
     );
-    Stored { manifest: Manifest::parse(document.into()).unwrap(), config: config.to_owned() }
+    Stored { manifest: Manifest::parse(document.into()).unwrap(), config: config.to_vec() }
 }
 
 fn schema2(config: &str, layers: &[&str]) -> Stored {
@@ -53,7 +54,7 @@ fn config(layers: usize, more: &str) -> String {
 }
 
 fn translate(stored: &Stored, target: Format) -> Result<Derived, Untranslatable> {
-    translate_with(stored, target, Some(stored.config.as_bytes()))
+    translate_with(stored, target, Some(&stored.config))
 }
 
 fn translate_with(stored: &Stored, target: Format, config: Option<&[u8]>) -> Result<Derived, Untranslatable> {
@@ -62,7 +63,7 @@ fn translate_with(stored: &Stored, target: Format, config: Option<&[u8]>) -> Res
         config,
         repository: &"a/b".parse().unwrap(),
         tag: &"t".parse().unwrap(),
-        signing_key: &SigningKey::generate([7; 32]).unwrap(),
+        signing_key: Some(&SigningKey::generate([7; 32]).unwrap()),
     };
     cell_for(&stored.manifest, target).unwrap()(&source)
 }
@@ -259,12 +260,33 @@ fn what_the_config_and_the_manifest_disagree_on_is_refused() {
 fn stray_keys_and_unreadable_times_stay_out_of_the_topmost_entry() {
     let stray = r#""id":"x","ID":7,"Parent":"p","parent":"q","PARENT_ID":1,"layer_id":1,"Throwaway":true,"Size":0,"\u017fize":1,"History":[],"created":"","Created":7,"kept":1,"#;
     let entry = &history(&schema2(&config(1, stray), &[DOCKER_GZIP]))[0];
-    let top = json::scan(entry.as_bytes(), 4096, Keys::Distinct).unwrap().object().unwrap();
+    let top = json::scan(entry.as_bytes(), 4096, Dialect::Strict).unwrap().object().unwrap();
     let keys: Vec<&str> = top.members().iter().map(|(key, _)| key.as_ref()).collect();
     assert_eq!(keys, ["History", "id", "kept"]);
-    assert_ne!(top.value("id").unwrap().as_str(), "\"x\"");
+    assert_ne!(top.value("id").unwrap().as_bytes(), b"\"x\"");
     let null = &history(&schema2(&config(1, r#""created":null,"#), &[DOCKER_GZIP]))[0];
     assert!(null.contains(r#""created":null"#));
+}
+
+/// Expected texts from docker-registry 2.8.2. Only values that it copies unread still hold such bytes when the entry is
+/// put into its string, and are escaped there.
+#[test]
+fn bytes_that_are_not_utf_8_are_written_as_distribution_writes_them() {
+    let config = [
+        b"{\"history\":[{\"author\":\"\xe2\x82\\ud800\"},{}],".as_slice(),
+        b"\"\xff\":0,\"\xfe\":[\"\xf0\x9f <\", \"\xef\xbf\xbd\\ud800\"],",
+        format!(r#""rootfs":{{"type":"layers","diff_ids":["{BLOB}","{BLOB}"]}}}}"#).as_bytes(),
+    ]
+    .concat();
+    let layers = json::array([descriptor(DOCKER_GZIP, ""), descriptor(DOCKER_GZIP, "")]);
+    let stored = stored_with(Format::Schema2, media_type::DOCKER_CONFIG, &config, &layers);
+    let text = text(&translate(&stored, Format::Schema1).unwrap());
+    for entry in [
+        r#""{\"id\":\"a1ed9ab15871bd4ef64139b2a576d8a45b3935740eca1f4259606ef24ac7cee5\",\"parent\":\"543c7c06988fa6d82726d34b7cb6bcc7515dd998b88c08b2b02c867b6b28c4a4\",\"?\":[\"\ufffd\ufffd \\u003c\",\"?\\ud800\"]}""#,
+        r#""{\"id\":\"543c7c06988fa6d82726d34b7cb6bcc7515dd998b88c08b2b02c867b6b28c4a4\",\"created\":\"0001-01-01T00:00:00Z\",\"container_config\":{\"Cmd\":[\"\"]},\"author\":\"???\"}""#,
+    ] {
+        assert!(text.contains(&entry.replace('?', "\u{fffd}")), "{text}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use super::failure::Failure;
@@ -43,6 +44,41 @@ impl Body for StreamedBody {
             this.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + idle_timeout)));
         ready!(deadline.as_mut().poll(context));
         Poll::Ready(Some(Err(Failure::TimedOut { seconds: idle_timeout.as_secs() })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of an upload as it arrives from the client, under the same idle time-out. Says when it is over, so that the
+/// time for the answer can begin.
+pub(super) struct UploadBody {
+    inner: StreamedBody,
+    ended: Option<oneshot::Sender<()>>,
+}
+
+impl UploadBody {
+    pub(super) fn new(inner: reqwest::Body, idle_timeout: Duration) -> (Self, oneshot::Receiver<()>) {
+        let (ended, over) = oneshot::channel();
+        (Self { inner: StreamedBody::new(inner, idle_timeout), ended: Some(ended) }, over)
+    }
+}
+
+impl Body for UploadBody {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        if frame.is_none() || self.inner.is_end_stream() {
+            self.ended = None;
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -9,6 +9,7 @@ use http::HeaderValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Caller;
+use super::token::DOCKER_HUB_HOSTS;
 
 /// How long a credential helper may take.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -74,7 +75,7 @@ pub async fn from_docker_config(file: &Path, registry: &str) -> Result<Caller, U
 /// The keys under which docker may have stored this registry.
 fn keys_of(registry: &str) -> Vec<String> {
     let mut keys = vec![registry.to_owned(), format!("https://{registry}"), format!("http://{registry}")];
-    if registry.ends_with("docker.io") {
+    if DOCKER_HUB_HOSTS.contains(&registry) {
         keys.insert(0, DOCKER_HUB_KEY.to_owned());
     }
     keys

@@ -14,6 +14,12 @@ pub enum Failure {
     /// The upstream answered, and not with what was asked for.
     #[error("the upstream answered {}", .0.status)]
     Refused(Box<Refusal>),
+    /// The upstream answered with a status that is neither what was asked for nor a refusal.
+    #[error("the upstream answered {status} where it should not")]
+    Unexpected {
+        /// The status.
+        status: StatusCode,
+    },
     /// No connection, or it broke.
     #[error("the upstream cannot be reached: {reason}")]
     Unreachable {
@@ -21,7 +27,7 @@ pub enum Failure {
         reason: String,
     },
     /// The upstream did not answer, or its body stood still, for too long.
-    #[error("the upstream sent nothing for {seconds} s")]
+    #[error("the upstream did not answer whole within {seconds} s")]
     TimedOut {
         /// The limit that passed, in seconds.
         seconds: u64,
@@ -33,6 +39,18 @@ pub enum Failure {
         expected: Digest,
         /// The digest of what came, or the digest that the upstream named.
         found: Digest,
+    },
+    /// A body does not have the length that was announced for it.
+    #[error("the upstream's body does not have the {expected} bytes that were announced")]
+    WrongLength {
+        /// What was announced, in bytes.
+        expected: u64,
+    },
+    /// A document comes in a content coding that nobody asked for.
+    #[error("the upstream sent a manifest in the content coding `{coding}`")]
+    Coded {
+        /// The coding.
+        coding: String,
     },
     /// A document is larger than the gateway reads.
     #[error("the upstream's {what} is larger than the limit of {bytes_max} bytes")]
@@ -75,10 +93,17 @@ impl Failure {
     pub fn words(&self, authority: &str) -> String {
         match self {
             Self::Refused(refusal) => format!("the registry {authority} answered {}", refusal.status),
+            Self::Unexpected { status } => format!("the registry {authority} answered {status} where it should not"),
             Self::Unreachable { reason } => format!("the registry {authority} cannot be reached: {reason}"),
-            Self::TimedOut { seconds } => format!("the registry {authority} sent nothing for {seconds} s"),
+            Self::TimedOut { seconds } => format!("the registry {authority} did not answer whole within {seconds} s"),
             Self::WrongBytes { expected, found } => {
                 format!("the registry {authority} answered {expected} with other bytes, whose digest is {found}")
+            }
+            Self::WrongLength { expected } => {
+                format!("a body of the registry {authority} does not have the {expected} bytes that were announced")
+            }
+            Self::Coded { coding } => {
+                format!("the registry {authority} sent a manifest in the content coding `{coding}`, asked for none")
             }
             Self::TooLarge { what, bytes_max } => {
                 format!("the {what} of the registry {authority} is larger than the limit of {bytes_max} bytes")
@@ -104,6 +129,19 @@ impl Failure {
     /// The upstream says that there is no such thing.
     pub fn is_not_found(&self) -> bool {
         self.status() == Some(StatusCode::NOT_FOUND)
+    }
+
+    /// The upstream may not have what was asked for: it says so, or refuses to say. Not where it wants a login first, nor
+    /// where it is busy or broken.
+    pub fn may_be_absence(&self) -> bool {
+        self.status().is_some_and(|status| {
+            status.is_client_error() && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS)
+        })
+    }
+
+    /// The upstream is busy, broken or out of reach: whatever is asked next will not fare better.
+    pub fn is_trouble(&self) -> bool {
+        self.status().is_none_or(|status| status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error())
     }
 
     /// The upstream refuses this caller; another caller may fare better.

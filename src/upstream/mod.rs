@@ -17,7 +17,7 @@ mod transport;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
@@ -27,6 +27,7 @@ use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository};
 
 pub use body::StreamedBody;
+use body::UploadBody;
 pub use caller::Caller;
 pub use failure::{Failure, Refusal};
 use redirect::OwnRequest;
@@ -43,6 +44,9 @@ const EVERY_FORMAT: HeaderValue = HeaderValue::from_static(
      application/vnd.oci.artifact.manifest.v1+json, */*",
 );
 
+/// How long the base endpoint may take. Docker 1.6 gives its ping ten seconds in all.
+const PING_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// How the upstream is reached.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -54,6 +58,8 @@ pub struct Options {
     pub answer_timeout: Duration,
     /// How long a body may stand still while the gateway waits for it. Default 60 s.
     pub idle_timeout: Duration,
+    /// How long a whole document (a manifest, a config, a token, an error) may take to arrive. Default 60 s.
+    pub document_timeout: Duration,
     /// A token service beyond the upstream's own host that bearer challenges may name.
     pub token_realm: Option<Url>,
     /// Whether the proxies named by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are used.
@@ -77,6 +83,7 @@ impl Options {
             connect_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
+            document_timeout: Duration::from_secs(60),
             token_realm: None,
             proxy: ProxyUse::Environment,
         }
@@ -105,8 +112,6 @@ pub struct Resolved {
     pub digest: Digest,
     /// Its bytes, where they had to be read to learn the digest.
     pub bytes: Option<Bytes>,
-    /// The head of the upstream's answer.
-    pub headers: HeaderMap,
 }
 
 /// A request that goes upstream as it came, but for its credentials and hop-by-hop headers.
@@ -120,7 +125,15 @@ pub struct ForwardRequest {
     /// End-to-end headers of the request; see [`headers::end_to_end`].
     pub headers: HeaderMap,
     /// The body of a push.
-    pub body: Option<reqwest::Body>,
+    pub body: Option<RequestBody>,
+}
+
+/// The body of a request that goes upstream.
+pub enum RequestBody {
+    /// All of it is here.
+    Whole(Bytes),
+    /// It arrives from the client while it is sent on.
+    Streamed(reqwest::Body),
 }
 
 impl Upstream {
@@ -167,10 +180,8 @@ impl Upstream {
             (Some(found), Reference::Digest(expected)) if found != *expected => {
                 Err(Failure::WrongBytes { expected: expected.clone(), found })
             }
-            (Some(digest), _) => Ok(Resolved { digest, bytes: None, headers: headers.clone() }),
-            (None, Reference::Digest(digest)) => {
-                Ok(Resolved { digest: digest.clone(), bytes: None, headers: headers.clone() })
-            }
+            (Some(digest), _) => Ok(Resolved { digest, bytes: None }),
+            (None, Reference::Digest(digest)) => Ok(Resolved { digest: digest.clone(), bytes: None }),
             (None, Reference::Tag(_)) => self.resolve_by_get(caller, url, reference).await,
         }
     }
@@ -180,8 +191,7 @@ impl Upstream {
         if answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
-        let headers = answer.headers().clone();
-        let bytes = body::collect(self.streamed(answer.into_body()), MANIFEST_BYTES_MAX, "manifest").await?;
+        let bytes = self.collect(self.streamed(answer.into_body()), MANIFEST_BYTES_MAX, "manifest").await?;
         let digest = match reference {
             Reference::Digest(digest) => verified(digest, &bytes).map(|()| digest.clone())?,
             Reference::Tag(_) => match Manifest::parse(bytes.clone()) {
@@ -189,7 +199,7 @@ impl Upstream {
                 Err(_) => Digest::sha256(&bytes),
             },
         };
-        Ok(Resolved { digest, bytes: Some(bytes), headers })
+        Ok(Resolved { digest, bytes: Some(bytes) })
     }
 
     /// The manifest with this digest: at most [`MANIFEST_BYTES_MAX`] bytes, and exactly those that the digest names.
@@ -201,7 +211,7 @@ impl Upstream {
         digest: &Digest,
     ) -> Result<Bytes, Failure> {
         let answer = self.open_manifest(caller, repository, digest, Method::GET).await?;
-        let bytes = body::collect(answer.into_body(), MANIFEST_BYTES_MAX, "manifest").await?;
+        let bytes = self.collect(answer.into_body(), MANIFEST_BYTES_MAX, "manifest").await?;
         verified(digest, &bytes)?;
         Ok(bytes)
     }
@@ -220,6 +230,10 @@ impl Upstream {
         if answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
+        let coding = answer.headers().get(CONTENT_ENCODING).filter(|coding| coding.as_bytes() != b"identity");
+        if let Some(coding) = coding {
+            return Err(Failure::Coded { coding: String::from_utf8_lossy(coding.as_bytes()).into_owned() });
+        }
         Ok(answer.map(|inner| self.streamed(inner)))
     }
 
@@ -237,7 +251,7 @@ impl Upstream {
         if answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
-        let bytes = body::collect(self.streamed(answer.into_body()), bytes_max, "blob").await?;
+        let bytes = self.collect(self.streamed(answer.into_body()), bytes_max, "blob").await?;
         if !digest.matches(&bytes) {
             return Err(Failure::WrongBytes { expected: digest.clone(), found: Digest::sha256(&bytes) });
         }
@@ -249,7 +263,9 @@ impl Upstream {
     pub async fn ping(&self, caller: &Caller) -> Result<http::response::Parts, Failure> {
         let url = self.endpoint("/v2/", None);
         let request = OwnRequest { method: Method::GET, url, caller, accept: None };
-        let (head, _) = redirect::follow(&self.transport, request).await?.into_parts();
+        let asked = tokio::time::timeout(PING_TIMEOUT, redirect::follow(&self.transport, request)).await;
+        let answer = asked.unwrap_or(Err(Failure::TimedOut { seconds: PING_TIMEOUT.as_secs() }))?;
+        let (head, _) = answer.into_parts();
         self.realm.learn(head.status, &head.headers);
         Ok(head)
     }
@@ -270,22 +286,52 @@ impl Upstream {
         if let Some(authorization) = caller.authorization() {
             outgoing.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        *outgoing.body_mut() = request.body;
-        let answer = self.transport.send_streaming(outgoing).await?;
+        let answer = match request.body {
+            None => self.transport.send_streaming(outgoing).await?,
+            Some(RequestBody::Whole(bytes)) => {
+                *outgoing.body_mut() = Some(bytes.into());
+                self.transport.send_streaming(outgoing).await?
+            }
+            Some(RequestBody::Streamed(inner)) => {
+                let (upload, ended) = UploadBody::new(inner, self.options.idle_timeout);
+                *outgoing.body_mut() = Some(reqwest::Body::wrap(upload));
+                self.transport.send_upload(outgoing, ended).await?
+            }
+        };
         self.realm.learn(answer.status(), answer.headers());
         Ok(answer.map(|inner| self.streamed(inner)))
+    }
+
+    /// All bytes of a document, within its cap and its time: an upstream that drips is one that stands still.
+    async fn collect(&self, body: StreamedBody, bytes_max: usize, what: &'static str) -> Result<Bytes, Failure> {
+        self.in_time(body::collect(body, bytes_max, what)).await
+    }
+
+    /// What reads a whole document, within the time that one may take.
+    pub async fn in_time<Output>(
+        &self,
+        reading: impl Future<Output = Result<Output, Failure>>,
+    ) -> Result<Output, Failure> {
+        let limit = self.options.document_timeout;
+        match tokio::time::timeout(limit, reading).await {
+            Ok(read) => read,
+            Err(_) => Err(Failure::TimedOut { seconds: limit.as_secs() }),
+        }
     }
 
     /// The answer to a refused request as a [`Failure`]: its status, its headers and, where it has one, the start of
     /// its body.
     pub async fn refused(&self, answer: http::Response<impl Into<AnswerBody>>) -> Failure {
         let (head, body) = answer.into_parts();
+        if !head.status.is_client_error() && !head.status.is_server_error() {
+            return Failure::Unexpected { status: head.status };
+        }
         self.realm.learn(head.status, &head.headers);
         let body = match body.into() {
             AnswerBody::Raw(raw) => self.streamed(raw),
             AnswerBody::Streamed(streamed) => *streamed,
         };
-        let body = body::collect(body, failure::REFUSAL_BYTES_MAX, "error").await.unwrap_or_default();
+        let body = self.collect(body, failure::REFUSAL_BYTES_MAX, "error").await.unwrap_or_default();
         Failure::Refused(Box::new(Refusal { status: head.status, headers: head.headers, body }))
     }
 
@@ -348,13 +394,6 @@ pub fn verified(digest: &Digest, bytes: &Bytes) -> Result<(), Failure> {
         _ => Digest::sha256(bytes),
     };
     if found == *digest { Ok(()) } else { Err(Failure::WrongBytes { expected: digest.clone(), found }) }
-}
-
-/// The media type and length that the head of an answer declares, if it declares both.
-pub fn declared(headers: &HeaderMap) -> Option<(&str, u64)> {
-    let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    let length = headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
-    Some((media_type.split(';').next().unwrap_or_default().trim(), length))
 }
 
 fn authority_of(url: &Url) -> String {

@@ -5,7 +5,7 @@
 
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION};
 use http::{Method, Response, StatusCode};
-use url::{Origin, Url};
+use url::Url;
 
 use super::transport::Transport;
 use super::{Caller, Failure};
@@ -30,17 +30,20 @@ pub(super) struct OwnRequest<'a> {
 pub(super) async fn follow(transport: &Transport, request: OwnRequest<'_>) -> Result<Response<reqwest::Body>, Failure> {
     let origin = request.url.origin();
     let mut url = request.url;
+    let mut is_at_home = true;
     for _ in 0..=HOPS_MAX {
         let mut hop = Transport::request(request.method.clone(), url.clone(), request.caller);
         if let Some(accept) = &request.accept {
             hop.headers_mut().insert(ACCEPT, accept.clone());
         }
-        if url.origin() != origin {
+        // What left once does not come back: the foreign origin chose this URL.
+        is_at_home &= url.origin() == origin;
+        if !is_at_home {
             hop.headers_mut().remove(AUTHORIZATION);
         }
         let answer = transport.send(hop).await?;
         if !is_redirect(&answer) {
-            return at_home(answer, &origin, &url.origin());
+            return if is_at_home { Ok(answer) } else { from_abroad(answer) };
         }
         url = next_hop(&url, &answer)?;
     }
@@ -48,8 +51,8 @@ pub(super) async fn follow(transport: &Transport, request: OwnRequest<'_>) -> Re
 }
 
 /// A refusal by another origin is no answer of the upstream: its status and its challenge say nothing to the caller.
-fn at_home(answer: Response<reqwest::Body>, home: &Origin, now: &Origin) -> Result<Response<reqwest::Body>, Failure> {
-    if home == now || answer.status() == StatusCode::OK {
+fn from_abroad(answer: Response<reqwest::Body>) -> Result<Response<reqwest::Body>, Failure> {
+    if answer.status() == StatusCode::OK {
         return Ok(answer);
     }
     Err(Failure::RedirectRefused { reason: format!("its target at another origin answered {}", answer.status()) })

@@ -11,7 +11,6 @@ use http::{Method, StatusCode};
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::body;
 use super::challenge::Challenge;
 use super::transport::Transport;
 use super::{Caller, Failure, Refusal, Upstream};
@@ -20,7 +19,7 @@ use super::{Caller, Failure, Refusal, Upstream};
 pub const TOKEN_BYTES_MAX: usize = 64 * 1024;
 
 /// Docker Hub's registry and its token service are two hosts of one owner.
-const DOCKER_HUB_HOSTS: [&str; 3] = ["registry-1.docker.io", "index.docker.io", "docker.io"];
+pub(super) const DOCKER_HUB_HOSTS: [&str; 3] = ["registry-1.docker.io", "index.docker.io", "docker.io"];
 const DOCKER_HUB_TOKEN_HOST: &str = "auth.docker.io";
 
 /// The realm that the upstream itself last named.
@@ -112,7 +111,7 @@ impl Upstream {
             return Err(Failure::RealmRefused { reason: "it redirects, which a token service must not".to_owned() });
         }
         let (head, inner) = answer.into_parts();
-        let body = body::collect(self.streamed(inner), TOKEN_BYTES_MAX, "token").await?;
+        let body = self.collect(self.streamed(inner), TOKEN_BYTES_MAX, "token").await?;
         Ok(TokenAnswer { status: head.status, headers: head.headers, body })
     }
 

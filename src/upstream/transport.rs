@@ -1,6 +1,7 @@
 //! The HTTP clients and what every request of ours carries.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, USER_AGENT};
@@ -11,6 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::oneshot;
 use url::Url;
 
 use super::body::{innermost, unreachable};
@@ -24,6 +26,9 @@ const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(60);
 /// How much of a body one read takes. A stream whose reader is slow holds two reads: the one that is being written and
 /// the next. The HTTP library's own choice is 408 KiB, of which 64 such streams hold 51 MiB.
 const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// How long the upstream may take to answer once an upload is complete: registries hash and move a whole layer then.
+const UPLOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Two clients: manifests may share one HTTP/2 connection, blobs each have their own HTTP/1.1 connection, so that no
 /// blob's flow control holds up another's. What streams down goes past the second one where there is no proxy on the way,
@@ -81,13 +86,25 @@ impl Transport {
 
     /// Sends a request whose bodies stream.
     pub(super) async fn send_streaming(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
-        if request.body().is_some() {
-            // An upload takes as long as the client needs to send it; its answer comes after that.
-            return self.streams.execute(request).await.map(Into::into).map_err(unreachable);
+        let Some(downloads) = &self.downloads else { return self.execute(&self.streams, request).await };
+        let answer = tokio::time::timeout(self.answer_timeout, downloads.send(request)).await;
+        answer.unwrap_or_else(|_| Err(self.too_late()))
+    }
+
+    /// Sends an upload, which takes as long as the client needs to send it; the time for the answer begins when it ended.
+    pub(super) async fn send_upload(
+        &self,
+        request: reqwest::Request,
+        ended: oneshot::Receiver<()>,
+    ) -> Result<Response<reqwest::Body>, Failure> {
+        let mut answer = pin!(execute(&self.streams, request));
+        tokio::select! {
+            early = &mut answer => return early,
+            _ = ended => {}
         }
-        match &self.downloads {
-            Some(downloads) => self.in_time(downloads.send(request)).await,
-            None => self.execute(&self.streams, request).await,
+        match tokio::time::timeout(UPLOAD_ANSWER_TIMEOUT, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Failure::TimedOut { seconds: UPLOAD_ANSWER_TIMEOUT.as_secs() }),
         }
     }
 
@@ -96,13 +113,17 @@ impl Transport {
         client: &reqwest::Client,
         request: reqwest::Request,
     ) -> Result<Response<reqwest::Body>, Failure> {
-        self.in_time(async { client.execute(request).await.map(Into::into).map_err(unreachable) }).await
+        let answer = tokio::time::timeout(self.answer_timeout, execute(client, request)).await;
+        answer.unwrap_or_else(|_| Err(self.too_late()))
     }
 
-    async fn in_time<Answer>(&self, answer: impl Future<Output = Result<Answer, Failure>>) -> Result<Answer, Failure> {
-        let late = |_| Err(Failure::TimedOut { seconds: self.answer_timeout.as_secs() });
-        tokio::time::timeout(self.answer_timeout, answer).await.unwrap_or_else(late)
+    fn too_late(&self) -> Failure {
+        Failure::TimedOut { seconds: self.answer_timeout.as_secs() }
     }
+}
+
+async fn execute(client: &reqwest::Client, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
+    final_answer(client.execute(request).await.map_err(unreachable)?.into())
 }
 
 /// The client of what streams down, straight to the upstream.
@@ -132,10 +153,10 @@ impl Downloads {
         let mut request = http::Request::<reqwest::Body>::try_from(request).map_err(unreachable)?;
         // What the other clients say where the caller says nothing.
         request.headers_mut().entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-        let answer = self.0.request(request).await;
-        answer
-            .map(|answer| answer.map(reqwest::Body::wrap))
-            .map_err(|error| Failure::Unreachable { reason: innermost(&error) })
+        match self.0.request(request).await {
+            Ok(answer) => final_answer(answer.map(reqwest::Body::wrap)),
+            Err(error) => Err(Failure::Unreachable { reason: innermost(&error) }),
+        }
     }
 }
 
@@ -150,23 +171,36 @@ fn is_direct(options: &Options) -> bool {
     }
 }
 
+/// An answer that is one: an upstream that switches to another protocol, which nobody asked for, has answered nothing.
+fn final_answer(answer: Response<reqwest::Body>) -> Result<Response<reqwest::Body>, Failure> {
+    if answer.status().is_informational() {
+        let reason = format!("it answered {} to a request that asked for no such thing", answer.status());
+        return Err(Failure::Unreachable { reason });
+    }
+    Ok(answer)
+}
+
 enum Http1 {
     Preferred,
     Only,
 }
 
-/// Trusts what the machine trusts, and the compiled-in roots where the machine names none.
-fn tls_config(protocols: &[&[u8]]) -> Result<ClientConfig, String> {
+/// What the machine trusts, and the compiled-in roots where the machine names none.
+static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
+    Arc::new(roots)
+});
+
+fn tls_config(protocols: &[&[u8]]) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
+        .with_root_certificates(Arc::clone(&ROOTS))
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(config)

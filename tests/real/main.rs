@@ -6,12 +6,17 @@
 #![expect(clippy::indexing_slicing, reason = "an index that is not there fails the test, as it should")]
 
 mod clients;
+mod credentials;
+mod derived;
 mod differential;
 mod old_clients;
+mod pushes;
 mod signature;
+mod stored_schema1;
 
 mod documents;
 mod engines;
+mod guises;
 mod http;
 mod images;
 mod layers;

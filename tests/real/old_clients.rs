@@ -11,39 +11,14 @@ use serde_json::Value;
 use crate::{
     documents,
     engines::{Containerd, Dockerd, reference},
-    http::{self, DOCKER_1_9_1},
+    guises::{Guise, READS_OCI, READS_SCHEMA_1, READS_SCHEMA_2},
+    http,
     images::{self, Twin},
     registries::{Gateway, Registry},
 };
 
 const REPOSITORY: &str = "test/old";
 const TAG: &str = "v1";
-
-/// Whom an engine is made to look like.
-#[derive(Clone, Copy)]
-struct Guise {
-    user_agent: &'static str,
-    accept: Option<&'static str>,
-    /// What the gateway must serve to it, in the word of its log.
-    served: &'static str,
-}
-
-const READS_SCHEMA_1: Guise = Guise { user_agent: DOCKER_1_9_1, accept: None, served: "schema1" };
-
-const READS_SCHEMA_2: Guise = Guise {
-    user_agent: "docker/17.05.0-ce go/go1.7.5 git-commit/89658be kernel/4.9.0 os/linux arch/amd64",
-    accept: Some(
-        "application/vnd.docker.distribution.manifest.v1+prettyjws, application/json, \
-         application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json",
-    ),
-    served: "schema2",
-};
-
-const READS_OCI: Guise = Guise {
-    user_agent: "a-client-of-our-own/1.0",
-    accept: Some("application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"),
-    served: "oci",
-};
 
 /// Listens on a free port for as long as the test process lives, and passes every request on in this guise.
 fn disguised(gateway: SocketAddr, guise: Guise) -> SocketAddr {
@@ -148,11 +123,11 @@ fn schema_1_digest() -> String {
 
 #[test]
 fn docker_pulls_the_derived_schema_1() {
-    let dockerd = Dockerd::start();
     let expected = schema_1_digest();
     for mut stage in Stage::each(&Twin::BOTH, READS_SCHEMA_1) {
+        let dockerd = Dockerd::start();
         assert_eq!(dockerd.pull(&stage.reference), expected, "{}", stage.what);
-        dockerd.assert_files_and_remove(&stage.reference, &stage.what);
+        dockerd.assert_files(&stage.reference, &stage.what);
         assert_eq!(stage.wait_for_log(), expected, "{}", stage.what);
     }
 }
@@ -172,13 +147,13 @@ fn containerd_pulls_the_derived_schema_1() {
 /// The config is never rewritten, so that the image has one id however it is pulled.
 #[test]
 fn docker_pulls_the_derived_schema_2_and_oci() {
-    let dockerd = Dockerd::start();
     let config = images::runnable().config.digest;
     for (twin, guise) in [(Twin::Oci, READS_SCHEMA_2), (Twin::Schema2, READS_OCI)] {
         for mut stage in Stage::each(&[twin], guise) {
+            let dockerd = Dockerd::start();
             let digest = dockerd.pull(&stage.reference);
             assert_eq!(dockerd.image_id(&stage.reference), config, "{}", stage.what);
-            dockerd.assert_files_and_remove(&stage.reference, &stage.what);
+            dockerd.assert_files(&stage.reference, &stage.what);
             assert_eq!(stage.wait_for_log(), digest, "{}", stage.what);
         }
     }

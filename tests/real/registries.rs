@@ -11,6 +11,38 @@ use crate::{
     programs::{self, Program},
 };
 
+/// Who may use a registry that is behind a door.
+pub const USER: &str = "carol";
+pub const PASSWORD: &str = "let-me-in";
+
+/// bcrypt of the password, as glibc's `crypt` writes it at its lowest cost.
+const PASSWORD_HASH: &str = "$2b$04$qSFp4eo.m2hhe9J0irexqeKZo1SQ/kK.iGplypTRaSNyuFh/hfoTa";
+
+/// The value of an Authorization header (RFC 7617).
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", data_encoding::BASE64.encode(format!("{user}:{password}").as_bytes()))
+}
+
+/// How a registry is set up.
+#[derive(Clone, Copy)]
+enum Settings {
+    Plain,
+    /// It takes schema 1.
+    Schema1,
+    /// It asks for a password.
+    Door,
+}
+
+impl Settings {
+    fn text(self, passwords: &Path) -> String {
+        match self {
+            Self::Plain => String::new(),
+            Self::Schema1 => "compatibility: {schema1: {enabled: true}}\n".to_owned(),
+            Self::Door => format!("auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n", passwords.display()),
+        }
+    }
+}
+
 /// A registry process with storage of its own.
 pub struct Registry {
     pub name: &'static str,
@@ -22,38 +54,47 @@ pub struct Registry {
 impl Registry {
     /// docker-registry 2.8 as Debian packages it. It translates schema 2 to schema 1 for whoever sends no Accept header.
     pub fn docker_registry() -> Self {
-        Self::start("docker-registry", &programs::debian("docker-registry"), "")
+        Self::docker_registry_with(Settings::Plain)
     }
 
     /// docker-registry 2.8 that takes schema 1 pushes, and checks their signature.
     pub fn docker_registry_with_schema1() -> Self {
-        Self::start(
-            "docker-registry",
-            &programs::debian("docker-registry"),
-            "compatibility: {schema1: {enabled: true}}\n",
-        )
+        Self::docker_registry_with(Settings::Schema1)
     }
 
-    /// distribution 3, which knows no schema 1; none where there is no `go`.
-    pub fn distribution_3() -> Option<Self> {
-        programs::go_tool("registry").map(|binary| Self::start("distribution-3", &binary, ""))
+    fn docker_registry_with(settings: Settings) -> Self {
+        Self::start("docker-registry", &programs::debian("docker-registry"), settings)
     }
 
-    /// Both registries that an image is put into.
+    /// Both registries that an image is put into: docker-registry 2.8, and distribution 3, which knows no schema 1.
+    /// The second is left out where there is no `go`.
     pub fn both() -> Vec<Self> {
-        [Some(Self::docker_registry()), Self::distribution_3()].into_iter().flatten().collect()
+        Self::both_with(Settings::Plain)
     }
 
-    fn start(name: &'static str, binary: &Path, more: &str) -> Self {
+    /// Both registries, letting in nobody but [`USER`] with [`PASSWORD`].
+    pub fn both_behind_a_door() -> Vec<Self> {
+        Self::both_with(Settings::Door)
+    }
+
+    fn both_with(settings: Settings) -> Vec<Self> {
+        let distribution_3 =
+            programs::go_tool("registry").map(|binary| Self::start("distribution-3", &binary, settings));
+        [Some(Self::docker_registry_with(settings)), distribution_3].into_iter().flatten().collect()
+    }
+
+    fn start(name: &'static str, binary: &Path, more: Settings) -> Self {
         let directory = programs::directory();
         let address = programs::free_address();
-        let settings = directory.path().join("config.yml");
-        let storage = directory.path().join("data");
+        let path = |name: &str| directory.path().join(name);
+        let settings = path("config.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: '{}'}}}}\nhttp: {{addr: '{address}'}}\n{more}",
-            storage.display()
+            "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: '{}'}}}}\nhttp: {{addr: '{address}'}}\n{}",
+            path("data").display(),
+            more.text(&path("htpasswd"))
         );
         std::fs::write(&settings, text).unwrap();
+        std::fs::write(path("htpasswd"), format!("{USER}:{PASSWORD_HASH}\n")).unwrap();
         let mut command = Command::new(binary);
         // Tracing of distribution 3 would look for a collector.
         command.arg("serve").arg(&settings).env("OTEL_TRACES_EXPORTER", "none");
@@ -90,7 +131,9 @@ impl Registry {
     }
 
     fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        http::ask(self.address, method, target, headers, body)
+        let authorization = basic(USER, PASSWORD);
+        let headers = [headers, &[("Authorization", authorization.as_str())]].concat();
+        http::ask(self.address, method, target, &headers, body)
             .unwrap_or_else(|fault| panic!("{} at {method} {target}: {fault}", self.name))
     }
 }
@@ -105,18 +148,22 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway whose store is its memory.
     pub fn start(upstream: &Registry) -> Self {
-        let directory = programs::directory();
-        Self::start_with(upstream, "memory:", directory)
+        Self::start_with(upstream, "memory:", &[], programs::directory())
+    }
+
+    /// A gateway that lets pushes through.
+    pub fn start_for_pushes(upstream: &Registry) -> Self {
+        Self::start_with(upstream, "memory:", &["--push"], programs::directory())
     }
 
     /// A gateway whose store is a directory.
     pub fn start_with_directory_store(upstream: &Registry) -> Self {
         let directory = programs::directory();
         let store = format!("file://{}", directory.path().join("store").display());
-        Self::start_with(upstream, &store, directory)
+        Self::start_with(upstream, &store, &[], directory)
     }
 
-    fn start_with(upstream: &Registry, store: &str, directory: TempDir) -> Self {
+    fn start_with(upstream: &Registry, store: &str, more: &[&str], directory: TempDir) -> Self {
         let (address, admin) = (programs::free_address(), programs::free_address());
         let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
         command
@@ -125,7 +172,8 @@ impl Gateway {
             .args(["--listen", &address.to_string()])
             .args(["--admin-listen", &admin.to_string()])
             .args(["--store", store])
-            .args(["--log-format", "json"]);
+            .args(["--log-format", "json"])
+            .args(more);
         let mut program = Program::start("schemabridge", command, directory.path());
         program.wait_for_port(address);
         Self { address, program, _directory: directory }

@@ -13,11 +13,11 @@ const EMPTY_LAYER: [u8; 32] = [
     0x08, 0x00, 0x00, 0xff, 0xff, 0x2e, 0xaf, 0xb5, 0xef, 0x00, 0x04, 0x00, 0x00,
 ];
 
-const REPOSITORY: &str = "test/signed";
-const TAG: &str = "tag-1";
+pub const REPOSITORY: &str = "test/signed";
+pub const TAG: &str = "tag-1";
 
 /// The schema 1 that a gateway makes of the runnable image, and a registry that holds every blob it names.
-fn signed_document_and_its_judge() -> (Vec<u8>, Registry) {
+pub fn signed_document_and_its_judge() -> (Vec<u8>, Registry) {
     let image = images::runnable();
     let source = Registry::docker_registry();
     source.push(&image, Twin::Oci, REPOSITORY, TAG);

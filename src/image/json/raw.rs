@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use super::scan::{Cursor, Unwatched};
 use super::text;
 
-/// The text of one well-formed JSON value, exactly as it stands in its document.
+/// The text of one well-formed JSON value, exactly as it stands in its document. Strings in it may hold bytes that are not
+/// UTF-8, if the document was read so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Raw<'a>(&'a str);
+pub struct Raw<'a>(&'a [u8]);
 
 /// The members of an object, in the order in which they were written. Repeated keys are all there.
 #[derive(Clone, Debug)]
@@ -17,18 +18,18 @@ pub struct Object<'a> {
 
 impl<'a> Raw<'a> {
     /// For the scanner, which knows that this text is one well-formed value.
-    pub(super) fn scanned(text: &'a str) -> Self {
+    pub(super) fn scanned(text: &'a [u8]) -> Self {
         Self(text)
     }
 
     /// The text.
-    pub fn as_str(self) -> &'a str {
+    pub fn as_bytes(self) -> &'a [u8] {
         self.0
     }
 
-    /// It is `null`, which Go reads like a key that is not there.
+    /// It is `null`, which Go reads like a key that is not there, unless the key was there before.
     pub fn is_null(self) -> bool {
-        self.0 == "null"
+        self.0 == b"null"
     }
 
     /// The members, if it is an object.
@@ -64,21 +65,21 @@ impl<'a> Raw<'a> {
         Some(elements)
     }
 
-    /// The characters, if it is a string. A lone surrogate is U+FFFD, as in Go.
+    /// The characters, if it is a string. A lone surrogate is U+FFFD, and so is each byte that is not UTF-8, as in Go.
     pub fn string(self) -> Option<Cow<'a, str>> {
-        self.0.strip_prefix('"')?.strip_suffix('"').map(text::decoded)
+        self.0.strip_prefix(b"\"")?.strip_suffix(b"\"").map(text::decoded)
     }
 
     /// The number, if it is written as a whole number without a fraction or an exponent and fits, as Go asks of one.
     pub fn integer(self) -> Option<i64> {
-        self.0.parse().ok()
+        std::str::from_utf8(self.0).ok()?.parse().ok()
     }
 
     /// The truth value, if it is one.
     pub fn boolean(self) -> Option<bool> {
         match self.0 {
-            "true" => Some(true),
-            "false" => Some(false),
+            b"true" => Some(true),
+            b"false" => Some(false),
             _ => None,
         }
     }
@@ -117,11 +118,11 @@ impl<'a> Object<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scan::{Keys, scan};
+    use super::super::scan::{Dialect, scan};
     use super::*;
 
     fn raw(text: &str) -> Raw<'_> {
-        scan(text.as_bytes(), 4096, Keys::Repeatable).unwrap()
+        scan(text.as_bytes(), 4096, Dialect::Go).unwrap()
     }
 
     #[test]
@@ -129,11 +130,12 @@ mod tests {
         let object = raw(r#" { "b" : [ 1, {"x":2} ] , "a":1.50,"\u0062" : "é" ,"n":null} "#).object().unwrap();
         let keys: Vec<&str> = object.members().iter().map(|(key, _)| key.as_ref()).collect();
         assert_eq!(keys, ["b", "a", "b", "n"]);
-        assert_eq!(object.value("b").unwrap().as_str(), "\"é\"");
-        assert_eq!(object.value("a").unwrap().as_str(), "1.50");
+        assert_eq!(object.value("b").unwrap().as_bytes(), "\"é\"".as_bytes());
+        assert_eq!(object.value("a").unwrap().as_bytes(), b"1.50");
         assert!(object.value("n").is_none() && object.names("n") && !object.names("B"));
-        let sorted: Vec<String> = object.into_sorted().iter().map(|(k, v)| format!("{k}={}", v.as_str())).collect();
-        assert_eq!(sorted, ["a=1.50", "b=\"é\"", "n=null"]);
+        let sorted = object.into_sorted();
+        let sorted: Vec<_> = sorted.iter().map(|(key, value)| (key.as_ref(), value.as_bytes())).collect();
+        assert_eq!(sorted, [("a", &b"1.50"[..]), ("b", "\"é\"".as_bytes()), ("n", b"null")]);
     }
 
     #[test]
@@ -144,8 +146,8 @@ mod tests {
         }
         assert_eq!(raw(r#""a\u00e9\ud83d\ude00\ud800x""#).string().unwrap(), "aé😀\u{fffd}x");
         assert_eq!(raw("true").boolean(), Some(true));
-        let elements: Vec<&str> = raw("[ 1 ,[2,3], {} ]").array().unwrap().into_iter().map(Raw::as_str).collect();
-        assert_eq!(elements, ["1", "[2,3]", "{}"]);
+        let elements: Vec<&[u8]> = raw("[ 1 ,[2,3], {} ]").array().unwrap().into_iter().map(Raw::as_bytes).collect();
+        assert_eq!(elements, [&b"1"[..], b"[2,3]", b"{}"]);
         assert!(raw("{}").array().is_none() && raw("[]").object().is_none() && raw("1").string().is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The strict scanner: RFC 8259 and nothing else, with limits, without recursion.
+//! The scanner: RFC 8259 and nothing else, but for what Go lets into strings, with limits, without recursion.
 
 use std::borrow::Cow;
 
@@ -8,13 +8,15 @@ use super::text;
 /// How deep objects and arrays may nest. Real documents reach six; Go's own limit of 10,000 is an invitation.
 pub const DEPTH_MAX: usize = 64;
 
-/// What a document may do with its keys.
+/// Which documents pass for JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keys {
-    /// No object may name a key twice, at any depth, however the key is escaped: two parsers could read two documents.
-    Distinct,
-    /// Keys may repeat; whoever reads the object decides. Image configs are read so: the last one wins, as in Go.
-    Repeatable,
+pub enum Dialect {
+    /// UTF-8, and no object names a key twice, at any depth, however the key is escaped: two parsers could read two
+    /// documents. Manifests are read so.
+    Strict,
+    /// What Go's `encoding/json` reads: keys may repeat, and whoever reads the object decides; strings may hold any
+    /// bytes. Image configs are read so.
+    Go,
 }
 
 /// Why bytes are not a JSON document within the limits. Reads after "the stored document ".
@@ -28,7 +30,7 @@ pub enum Fault {
         /// The limit.
         bytes_max: usize,
     },
-    /// Not UTF-8 (RFC 8259 section 8.1).
+    /// Not UTF-8 (RFC 8259 section 8.1), in a document that must be.
     #[error("is not UTF-8 at byte {at}")]
     NotUtf8 {
         /// Offset of the first bad byte.
@@ -54,17 +56,19 @@ pub enum Fault {
 }
 
 /// The document in these bytes, if they are one JSON value of at most `bytes_max` bytes, at most [`DEPTH_MAX`] deep,
-/// in UTF-8 without a byte order mark, with nothing but whitespace around it. Time is linear in the bytes, apart from
-/// the sorting of the keys of each object where they must be distinct.
-pub fn scan(bytes: &[u8], bytes_max: usize, keys: Keys) -> Result<Raw<'_>, Fault> {
+/// without a byte order mark, with nothing but whitespace around it. Time is linear in the bytes, apart from the
+/// sorting of the keys of each object where they must be distinct.
+pub fn scan(bytes: &[u8], bytes_max: usize, dialect: Dialect) -> Result<Raw<'_>, Fault> {
     if bytes.len() > bytes_max {
         return Err(Fault::TooLarge { bytes: bytes.len(), bytes_max });
     }
-    let text = std::str::from_utf8(bytes).map_err(|error| Fault::NotUtf8 { at: error.valid_up_to() })?;
-    let mut cursor = Cursor::new(text);
-    let value = match keys {
-        Keys::Distinct => cursor.value(&mut Ledger::default())?,
-        Keys::Repeatable => cursor.value(&mut Unwatched)?,
+    let mut cursor = Cursor::new(bytes);
+    let value = match dialect {
+        Dialect::Strict => {
+            std::str::from_utf8(bytes).map_err(|error| Fault::NotUtf8 { at: error.valid_up_to() })?;
+            cursor.value(&mut Ledger::default())?
+        }
+        Dialect::Go => cursor.value(&mut Unwatched)?,
     };
     cursor.skip_whitespace();
     match cursor.peek() {
@@ -78,7 +82,7 @@ pub(super) trait KeyWatch<'a> {
     /// An object begins.
     fn open(&mut self);
     /// A key of the innermost object, still escaped.
-    fn key(&mut self, raw: &'a str);
+    fn key(&mut self, raw: &'a [u8]);
     /// The innermost object ends.
     fn close(&mut self) -> Result<(), Fault>;
 }
@@ -88,7 +92,7 @@ pub(super) struct Unwatched;
 
 impl<'a> KeyWatch<'a> for Unwatched {
     fn open(&mut self) {}
-    fn key(&mut self, _raw: &'a str) {}
+    fn key(&mut self, _raw: &'a [u8]) {}
     fn close(&mut self) -> Result<(), Fault> {
         Ok(())
     }
@@ -106,7 +110,7 @@ impl<'a> KeyWatch<'a> for Ledger<'a> {
         self.starts.push(self.keys.len());
     }
 
-    fn key(&mut self, raw: &'a str) {
+    fn key(&mut self, raw: &'a [u8]) {
         self.keys.push(text::decoded(raw));
     }
 
@@ -121,9 +125,9 @@ impl<'a> KeyWatch<'a> for Ledger<'a> {
     }
 }
 
-/// A place in a text. Slices end at ASCII bytes only, so they are always whole characters.
+/// A place in a text.
 pub(super) struct Cursor<'a> {
-    text: &'a str,
+    text: &'a [u8],
     at: usize,
 }
 
@@ -134,12 +138,12 @@ enum Container {
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a [u8]) -> Self {
         Self { text, at: 0 }
     }
 
     pub(super) fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+        self.text.get(self.at).copied()
     }
 
     pub(super) fn syntax(&self, expected: &'static str) -> Fault {
@@ -160,7 +164,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A key, its colon, and the whitespace around them; the text between the quotes, still escaped.
-    pub(super) fn key(&mut self) -> Result<&'a str, Fault> {
+    pub(super) fn key(&mut self) -> Result<&'a [u8], Fault> {
         self.skip_whitespace();
         if self.peek() != Some(b'"') {
             return Err(self.syntax("a key in double quotes"));
@@ -250,7 +254,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn literal(&mut self, word: &'static str) -> Result<(), Fault> {
-        if self.text.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
+        if self.text.get(self.at..).is_some_and(|rest| rest.starts_with(word.as_bytes())) {
             self.at += word.len();
             Ok(())
         } else {
@@ -285,11 +289,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// The text between the quotes, still escaped, its escapes known to be well formed. Stands at the opening quote.
-    fn string(&mut self) -> Result<&'a str, Fault> {
+    fn string(&mut self) -> Result<&'a [u8], Fault> {
         self.at += 1;
         let start = self.at;
         loop {
-            let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+            let rest = self.text.get(self.at..).unwrap_or_default();
             self.at += rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)).unwrap_or(rest.len());
             match self.peek() {
                 Some(b'"') => {
@@ -328,7 +332,7 @@ mod tests {
     use super::*;
 
     fn distinct(text: &str) -> Result<Raw<'_>, Fault> {
-        scan(text.as_bytes(), 1024, Keys::Distinct)
+        scan(text.as_bytes(), 1024, Dialect::Strict)
     }
 
     #[test]
@@ -396,19 +400,39 @@ mod tests {
         ] {
             assert!(matches!(distinct(bad), Err(Fault::Syntax { .. })), "{bad}");
         }
-        assert_eq!(scan(b"\"\xff\"", 9, Keys::Distinct), Err(Fault::NotUtf8 { at: 1 }));
-        assert_eq!(scan(b"\"\xed\xa0\x80\"", 9, Keys::Distinct), Err(Fault::NotUtf8 { at: 1 }));
+        assert_eq!(scan(b"\"\xff\"", 9, Dialect::Strict), Err(Fault::NotUtf8 { at: 1 }));
+        assert_eq!(scan(b"\"\xed\xa0\x80\"", 9, Dialect::Strict), Err(Fault::NotUtf8 { at: 1 }));
+    }
+
+    #[test]
+    fn go_lets_any_bytes_into_strings_and_nowhere_else() {
+        for good in [&b"\"\xff\""[..], b"{\"\xed\xa0\x80\":[\"\xf0\x9f\"]}", b"\"\xc3\\\"\x80\""] {
+            assert_eq!(scan(good, 99, Dialect::Go).unwrap().as_bytes(), good);
+        }
+        for bad in [
+            &b"\xff"[..],
+            b"\xff{}",
+            b"{}\xff",
+            b"[1\xff]",
+            b"{\xff:1}",
+            b"\"\\\xff\"",
+            b"\"\\u\xff000\"",
+            b"tru\xff",
+            b"\"\xff",
+        ] {
+            assert!(matches!(scan(bad, 99, Dialect::Go), Err(Fault::Syntax { .. })), "{bad:?}");
+        }
     }
 
     #[test]
     fn limits_are_exact() {
-        assert!(scan(b"[]", 2, Keys::Distinct).is_ok());
-        assert_eq!(scan(b"[ ]", 2, Keys::Distinct), Err(Fault::TooLarge { bytes: 3, bytes_max: 2 }));
+        assert!(scan(b"[]", 2, Dialect::Strict).is_ok());
+        assert_eq!(scan(b"[ ]", 2, Dialect::Strict), Err(Fault::TooLarge { bytes: 3, bytes_max: 2 }));
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         assert!(distinct(&nested(DEPTH_MAX)).is_ok());
         assert_eq!(distinct(&nested(DEPTH_MAX + 1)), Err(Fault::TooDeep));
         let deep = "{\"a\":".repeat(1_000_000);
-        assert_eq!(scan(deep.as_bytes(), usize::MAX, Keys::Repeatable), Err(Fault::TooDeep));
+        assert_eq!(scan(deep.as_bytes(), usize::MAX, Dialect::Go), Err(Fault::TooDeep));
     }
 
     #[test]
@@ -418,7 +442,7 @@ mod tests {
         assert_eq!(distinct(r#"{"a":1,"\u0061":3}"#), repeated("a"));
         assert_eq!(distinct(r#"[{"x":[{"k":1,"k":1}]}]"#), repeated("k"));
         assert_eq!(distinct(r#"{"\ud800":1,"\udfff":1}"#), repeated("\u{fffd}"), "both are U+FFFD to Go");
-        assert!(scan(br#"{"a":1,"a":3}"#, 99, Keys::Repeatable).is_ok());
+        assert!(scan(br#"{"a":1,"a":3}"#, 99, Dialect::Go).is_ok());
         assert_eq!(Fault::Repeated { key: "layers".into() }.to_string(), "names `layers` twice");
     }
 }

@@ -1,7 +1,7 @@
 //! Go's `encoding/json`, the writing half, byte for byte.
 
 use super::raw::Raw;
-use super::text::{is_html, may_be_html, push_four_digits, push_string};
+use super::text::{four_digits, is_html, push_string};
 
 /// Room for most of the objects that there are many of: an entry of schema 1's history, a descriptor.
 const OBJECT_BYTES_EXPECTED: usize = 512;
@@ -20,11 +20,11 @@ impl ObjectWriter {
         Self { text }
     }
 
-    /// A member whose value is a string.
+    /// A member whose value is a string, of any bytes as in Go.
     #[must_use]
-    pub fn string(mut self, key: &str, value: &str) -> Self {
+    pub fn string(mut self, key: &str, value: &(impl AsRef<[u8]> + ?Sized)) -> Self {
         self.key(key);
-        push_string(&mut self.text, value);
+        push_string(&mut self.text, value.as_ref());
         self
     }
 
@@ -52,7 +52,7 @@ impl ObjectWriter {
         if self.text.len() > 1 {
             self.text.push(',');
         }
-        push_string(&mut self.text, key);
+        push_string(&mut self.text, key.as_bytes());
         self.text.push(':');
     }
 }
@@ -60,7 +60,7 @@ impl ObjectWriter {
 /// A string.
 pub fn string(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
-    push_string(&mut out, text);
+    push_string(&mut out, text.as_bytes());
     out
 }
 
@@ -77,54 +77,71 @@ pub fn array(values: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     text
 }
 
-/// A value as it was written, without whitespace and with what Go escapes escaped: what Go does to a `json.RawMessage`.
-/// Numbers, keys and their order stay, repeated keys too. What Go escapes can stand in strings only.
-pub fn compacted(value: Raw<'_>) -> String {
-    let mut out = String::with_capacity(value.as_str().len());
-    let mut rest = value.as_str();
-    while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'"' | b' ' | b'\t' | b'\n' | b'\r')) {
-        let (plain, from) = rest.split_at(at);
-        out.push_str(plain);
-        if from.starts_with('"') {
-            let (string, after) = split_string(from);
-            push_html_escaped(&mut out, string);
-            rest = after;
-        } else {
-            rest = from.trim_start_matches([' ', '\t', '\n', '\r']);
+/// An object of values that are compact JSON already, in the order in which they are given. Bytes, because
+/// [`compacted`] values are.
+pub fn object(members: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>) -> Vec<u8> {
+    let mut text = b"{".to_vec();
+    for (key, value) in members {
+        if text.len() > 1 {
+            text.push(b',');
         }
+        text.extend_from_slice(string(key.as_ref()).as_bytes());
+        text.push(b':');
+        text.extend_from_slice(value.as_ref());
     }
-    out.push_str(rest);
+    text.push(b'}');
+    text
+}
+
+/// A value as it was written, without whitespace and with what Go escapes escaped: what Go does to a `json.RawMessage`.
+/// Numbers, keys and their order stay, repeated keys and bytes that are not UTF-8 too. What Go escapes can stand in
+/// strings only.
+pub fn compacted(value: Raw<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(value.as_bytes().len());
+    let mut rest = value.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = match byte {
+            b'"' => {
+                let (string, after) = rest.split_at_checked(string_length(rest)).unwrap_or((rest, &[]));
+                push_html_escaped(&mut out, string);
+                after
+            }
+            b' ' | b'\t' | b'\n' | b'\r' => after,
+            _ => {
+                out.push(*byte);
+                after
+            }
+        };
+    }
     out
 }
 
-fn push_html_escaped(out: &mut String, string: &str) {
-    let mut rest = string;
-    while let Some(at) = rest.bytes().position(may_be_html) {
-        let (plain, from) = rest.split_at(at);
-        out.push_str(plain);
-        let mut characters = from.chars();
-        match characters.next() {
-            Some(character) if is_html(character) => push_four_digits(out, character),
-            Some(character) => out.push(character),
-            None => {}
+fn push_html_escaped(out: &mut Vec<u8>, string: &[u8]) {
+    for chunk in string.utf8_chunks() {
+        let mut rest = chunk.valid();
+        while let Some(at) = rest.find(is_html) {
+            let (plain, from) = rest.split_at(at);
+            out.extend_from_slice(plain.as_bytes());
+            let mut characters = from.chars();
+            let escape = characters.next().into_iter().flat_map(four_digits);
+            out.extend(escape.filter_map(|character| u8::try_from(character).ok()));
+            rest = characters.as_str();
         }
-        rest = characters.as_str();
+        out.extend_from_slice(rest.as_bytes());
+        out.extend_from_slice(chunk.invalid());
     }
-    out.push_str(rest);
 }
 
-/// The string, quotes included, that stands at the beginning of well-formed JSON, and what follows it.
-fn split_string(text: &str) -> (&str, &str) {
+/// The length of the string, quotes included, that stands at the beginning of well-formed JSON.
+fn string_length(text: &[u8]) -> usize {
     let mut from = 1;
     loop {
-        let rest = text.as_bytes().get(from..).unwrap_or_default();
+        let rest = text.get(from..).unwrap_or_default();
         match rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
-            Some(at) if rest.get(at) == Some(&b'"') => {
-                return text.split_at_checked(from + at + 1).unwrap_or((text, ""));
-            }
+            Some(at) if rest.get(at) == Some(&b'"') => return from + at + 1,
             // A backslash and what it escapes.
             Some(at) => from += at + 2,
-            None => return (text, ""),
+            None => return text.len(),
         }
     }
 }
@@ -141,10 +158,8 @@ pub fn indented(compact: &str, prefix: &str, indent: &str) -> String {
         if just_opened != closes {
             push_line(&mut out, prefix, indent, depth);
         }
-        let (token, after) = match character {
-            '"' => split_string(rest),
-            _ => rest.split_at(character.len_utf8()),
-        };
+        let length = if character == '"' { string_length(rest.as_bytes()) } else { character.len_utf8() };
+        let (token, after) = rest.split_at_checked(length).unwrap_or((rest, ""));
         out.push_str(token);
         rest = after;
         just_opened = matches!(character, '{' | '[');
@@ -168,18 +183,26 @@ fn push_line(out: &mut String, prefix: &str, indent: &str, depth: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scan::{Keys, scan};
+    use super::super::scan::{Dialect, scan};
     use super::*;
 
     /// Expected text from Go's `json.Marshal` of a `map[string]json.RawMessage` (distribution 2.8 does this to configs).
     #[test]
     fn raw_values_are_compacted_and_escaped() {
         let raw = " { \"Z\" : 1.50 , \"A\" : [ 1e3 , 12345678901234567890 ],\n\"A\":\"a <\\\" b\\\\\" , \"u\":\"\u{2028} \\u003c\\/\" } ";
-        let value = scan(raw.as_bytes(), 4096, Keys::Repeatable).unwrap();
+        let value = scan(raw.as_bytes(), 4096, Dialect::Go).unwrap();
         assert_eq!(
-            ObjectWriter::new().json("k<", &compacted(value)).finish(),
+            String::from_utf8(object([("k<", compacted(value))])).unwrap(),
             "{\"k\\u003c\":{\"Z\":1.50,\"A\":[1e3,12345678901234567890],\"A\":\"a \\u003c\\\" b\\\\\",\"u\":\"\\u2028 \\u003c\\/\"}}"
         );
+    }
+
+    /// Expected bytes from Go's `json.Marshal`, as above.
+    #[test]
+    fn bytes_that_are_not_utf_8_stay_in_raw_values() {
+        let raw = b"[ \"\xf0\x9f\x98 \\\"\x80\", \"\xef\xbf\xbd<\xff\", \"\xf0\xe2\x80\xa8\" ]";
+        let compact = b"[\"\xf0\x9f\x98 \\\"\x80\",\"\xef\xbf\xbd\\u003c\xff\",\"\xf0\\u2028\"]";
+        assert_eq!(compacted(scan(raw, 4096, Dialect::Go).unwrap()), compact);
     }
 
     /// Expected text from Go's `json.Indent`.

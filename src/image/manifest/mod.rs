@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::image::digest::Digest;
-use crate::image::json::{self, Keys, Object, Raw};
+use crate::image::json::{self, Dialect, Object, Raw};
 use crate::image::media_type::{self, Format};
 use crate::image::oci::{self, Artifact, ImageManifest, Index};
 use crate::image::schema1::Schema1;
@@ -155,7 +155,7 @@ impl Manifest {
 type Parts = (Digest, Format, Box<str>, Content);
 
 fn read(bytes: &Bytes) -> Result<Parts, Malformed> {
-    let document = json::scan(bytes, MANIFEST_BYTES_MAX, Keys::Distinct)?;
+    let document = json::scan(bytes, MANIFEST_BYTES_MAX, Dialect::Strict)?;
     let top = document.object().ok_or(Malformed::NotAnObject)?;
     refuse_other_case(&top, &["mediaType", "schemaVersion"])?;
     let named = read_media_type(&top)?;

@@ -1,0 +1,332 @@
+//! Lists and indexes: what their entries are, and parents made of children that are derived and kept first, because
+//! clients ask for those by digest next.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+
+use crate::image::config;
+use crate::image::descriptor::{Descriptor, Role};
+use crate::image::digest::Digest;
+use crate::image::manifest::{Content, Manifest};
+use crate::image::media_type::Format;
+use crate::image::oci::Index;
+use crate::image::platform::Platform;
+use crate::image::reference::Repository;
+use crate::translate::Derived;
+use crate::translate::index::{self, Entry, Fate, Layers, Omission, Shape};
+use crate::upstream::Caller;
+
+use super::Gateway;
+use super::derive::{Obstacle, Order};
+
+/// How much of a list or index the gateway takes apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexLimits {
+    /// How many entries a list or index may have, nested ones counted in, to be translated. Default 256.
+    pub entries_max: usize,
+    /// How deep lists and indexes may be nested in each other. Default 4.
+    pub nesting_max: usize,
+    /// How many children of one list or index are asked for at once. Default 32.
+    pub children_at_once: usize,
+}
+
+impl Default for IndexLimits {
+    fn default() -> Self {
+        Self { entries_max: 256, nesting_max: 4, children_at_once: 32 }
+    }
+}
+
+/// Whose list or index it is.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) caller: &'a Caller,
+    pub(super) repository: &'a Repository,
+}
+
+/// A child that was read.
+enum Child {
+    Read(Arc<Manifest>),
+    /// It cannot be used, and why.
+    Unusable(Omission),
+}
+
+impl Gateway {
+    /// The entries of a list or index, nested ones taken apart where they stand.
+    pub(super) async fn entries(
+        self: &Arc<Self>,
+        place: Place<'_>,
+        index: &Index,
+    ) -> Result<Vec<Descriptor>, Obstacle> {
+        let mut entries = Vec::new();
+        self.take_apart(place, index, self.options.index.nesting_max, &mut entries).await?;
+        Ok(entries)
+    }
+
+    fn take_apart<'a>(
+        self: &'a Arc<Self>,
+        place: Place<'a>,
+        index: &'a Index,
+        depth_left: usize,
+        entries: &'a mut Vec<Descriptor>,
+    ) -> BoxFuture<'a, Result<(), Obstacle>> {
+        async move {
+            for entry in &index.manifests {
+                if entry.role() != Role::Nested {
+                    if entries.len() == self.options.index.entries_max {
+                        return Err(too_many(self.options.index.entries_max));
+                    }
+                    entries.push(entry.clone());
+                    continue;
+                }
+                if depth_left == 0 {
+                    let depth = self.options.index.nesting_max;
+                    let words = format!("its indexes are nested more than {depth} deep, the limit of this gateway");
+                    return Err(Obstacle::Untranslatable(words));
+                }
+                let Child::Read(nested) = self.read_child(place, &entry.digest).await? else { continue };
+                if let Content::Index(nested) = nested.content() {
+                    self.take_apart(place, nested, depth_left - 1, entries).await?;
+                }
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    /// Fills in the platforms that the entries of images do not name, from the children's configs.
+    pub(super) async fn with_platforms(
+        self: &Arc<Self>,
+        place: Place<'_>,
+        entries: Vec<Descriptor>,
+    ) -> Result<Vec<Descriptor>, Obstacle> {
+        let completed: Vec<BoxFuture<'_, Result<Descriptor, Obstacle>>> =
+            entries.into_iter().map(|entry| self.with_platform(place, entry)).collect();
+        self.at_once(completed).await
+    }
+
+    fn with_platform<'a>(
+        self: &'a Arc<Self>,
+        place: Place<'a>,
+        mut entry: Descriptor,
+    ) -> BoxFuture<'a, Result<Descriptor, Obstacle>> {
+        async move {
+            if entry.role() == Role::Image && entry.known_platform().is_none() {
+                entry.platform = match self.read_child(place, &entry.digest).await? {
+                    Child::Read(child) => self.platform_by_config(place, &child).await?,
+                    Child::Unusable(_) => None,
+                };
+            }
+            Ok(entry)
+        }
+        .boxed()
+    }
+
+    /// Where in a list or index the images with zstd layers stand: all children are looked at, once.
+    pub(super) async fn zstd_entries(
+        self: &Arc<Self>,
+        place: Place<'_>,
+        digest: &Digest,
+        index: &Index,
+    ) -> Result<Arc<BTreeSet<usize>>, Obstacle> {
+        if let Some(known) = self.memory.zstd_entries(place.repository, digest).await {
+            return Ok(known);
+        }
+        // A document that is too large to be looked through goes out as it is; the client looks at one entry of it.
+        if index.manifests.len() > self.options.index.entries_max {
+            return Ok(Arc::default());
+        }
+        let looked_at: Vec<BoxFuture<'_, Result<bool, Obstacle>>> =
+            index.manifests.iter().map(|entry| self.is_zstd(place, entry)).collect();
+        let found: Vec<bool> = self.at_once(looked_at).await?;
+        let found = found.into_iter().enumerate().filter(|(_, is_zstd)| *is_zstd).map(|(position, _)| position);
+        let found: Arc<BTreeSet<usize>> = Arc::new(found.collect());
+        self.memory.remember_zstd_entries(place.repository.clone(), digest.clone(), Arc::clone(&found)).await;
+        Ok(found)
+    }
+
+    fn is_zstd<'a>(
+        self: &'a Arc<Self>,
+        place: Place<'a>,
+        entry: &'a Descriptor,
+    ) -> BoxFuture<'a, Result<bool, Obstacle>> {
+        async move {
+            if entry.role() != Role::Image {
+                return Ok(false);
+            }
+            let child = self.read_child(place, &entry.digest).await?;
+            Ok(matches!(child, Child::Read(child) if has_zstd_layers(&child)))
+        }
+        .boxed()
+    }
+
+    /// The results of work on children, in their order, as many at once as the limit allows.
+    async fn at_once<Output: Send>(
+        &self,
+        work: Vec<BoxFuture<'_, Result<Output, Obstacle>>>,
+    ) -> Result<Vec<Output>, Obstacle> {
+        stream::iter(work).buffered(self.options.index.children_at_once).try_collect().await
+    }
+
+    /// A list or index in another format, or without what the client cannot unpack.
+    pub(super) async fn cook_parent(self: &Arc<Self>, order: &Order, shape: &Shape) -> Result<Derived, Obstacle> {
+        let Content::Index(stored) = order.stored.content() else {
+            return Err(Obstacle::Untranslatable("it is neither a list nor an index".to_owned()));
+        };
+        let place = Place { caller: &order.caller, repository: &order.repository };
+        let made = match shape {
+            Shape::Pruned => {
+                let dropped = self.zstd_entries(place, &order.source, stored).await?;
+                let is_left = |(position, entry): (usize, &Descriptor)| {
+                    entry.role() == Role::Image && !dropped.contains(&position)
+                };
+                if !stored.manifests.iter().enumerate().any(is_left) {
+                    let words =
+                        "the layers of every image of it are compressed with zstd, which this client cannot unpack";
+                    return Err(Obstacle::Untranslatable(words.to_owned()));
+                }
+                index::without(&order.stored, &dropped)
+            }
+            Shape::Rebuilt { order: entry_order, .. } => {
+                let entries = self.fates(order, shape, stored).await?;
+                index::parent(stored, entries, order.target, entry_order)
+            }
+        };
+        made.map_err(|reason| Obstacle::Untranslatable(reason.to_string()))
+    }
+
+    /// What becomes of each entry: every child is derived and kept when this returns.
+    async fn fates(self: &Arc<Self>, order: &Order, shape: &Shape, stored: &Index) -> Result<Vec<Entry>, Obstacle> {
+        let place = Place { caller: &order.caller, repository: &order.repository };
+        let listed = match order.target {
+            Format::List => self.entries(place, stored).await?,
+            _ if stored.manifests.len() > self.options.index.entries_max => {
+                return Err(too_many(self.options.index.entries_max));
+            }
+            _ => stored.manifests.clone(),
+        };
+        let entries: Vec<BoxFuture<'_, Result<Entry, Obstacle>>> =
+            listed.into_iter().map(|entry| self.fate(order, shape, entry)).collect();
+        self.at_once(entries).await
+    }
+
+    fn fate<'a>(
+        self: &'a Arc<Self>,
+        order: &'a Order,
+        shape: &'a Shape,
+        listed: Descriptor,
+    ) -> BoxFuture<'a, Result<Entry, Obstacle>> {
+        async move {
+            let place = Place { caller: &order.caller, repository: &order.repository };
+            let platform = listed.known_platform().cloned();
+            let kept_as_listed = || Fate::Kept { media_type: listed.media_type.clone() };
+            let fate = match (listed.role(), order.target) {
+                (Role::Attestation, Format::List) => Fate::LeftOut(Omission::Attestation),
+                (Role::Artifact | Role::Nested, Format::List) => Fate::LeftOut(Omission::Artifact),
+                (Role::Attestation | Role::Artifact | Role::Nested, _) => kept_as_listed(),
+                (Role::Image, _) => match self.read_child(place, &listed.digest).await? {
+                    Child::Unusable(omission) => Fate::LeftOut(omission),
+                    Child::Read(child) => {
+                        let fate = self.fate_of_image(order, shape, &child, &listed.digest).await?;
+                        let platform = match platform {
+                            None if !matches!(fate, Fate::LeftOut(_)) => self.platform_by_config(place, &child).await?,
+                            platform => platform,
+                        };
+                        return Ok(Entry { listed, platform, fate });
+                    }
+                },
+            };
+            Ok(Entry { listed, platform, fate })
+        }
+        .boxed()
+    }
+
+    async fn fate_of_image(
+        self: &Arc<Self>,
+        order: &Order,
+        shape: &Shape,
+        child: &Arc<Manifest>,
+        digest: &Digest,
+    ) -> Result<Fate, Obstacle> {
+        let leave_out = |reason: &str| Ok(Fate::LeftOut(Omission::Untranslatable(reason.to_owned())));
+        let (format, target) = match (child.format(), order.target) {
+            (Format::Artifact | Format::List | Format::Index, Format::List) => {
+                return Ok(Fate::LeftOut(Omission::Artifact));
+            }
+            (Format::Artifact | Format::List | Format::Index, _) => {
+                return Ok(Fate::Kept { media_type: child.media_type().to_owned() });
+            }
+            (format, Format::List) => (format, Format::Schema2),
+            (format, _) => (format, Format::Oci),
+        };
+        if let Shape::Rebuilt { layers: Layers::WithoutZstd, .. } = shape
+            && has_zstd_layers(child)
+        {
+            return leave_out("its layers are compressed with zstd, which this client cannot unpack");
+        }
+        if stays(child, target, shape) {
+            return Ok(Fate::Kept { media_type: child.media_type().to_owned() });
+        }
+        if format == Format::Schema1 {
+            return leave_out("it is stored as schema 1, from which there is no translation");
+        }
+        let child_order =
+            Order { stored: Arc::clone(child), source: digest.clone(), target, shape: None, ..order.clone() };
+        match self.derive(child_order).await {
+            Ok((kept, _)) => {
+                let Derived { format, digest, bytes } = &kept.derived;
+                Ok(Fate::Derived { format: *format, digest: digest.clone(), size: bytes.len() as u64 })
+            }
+            Err(Obstacle::Untranslatable(reason)) => leave_out(&reason),
+            Err(obstacle) => Err(obstacle),
+        }
+    }
+
+    /// A child, read and checked against its digest. That the registry lists it and does not have it, or that it cannot be
+    /// read, is a fact about this entry; everything else is a failure of the whole.
+    async fn read_child(self: &Arc<Self>, place: Place<'_>, digest: &Digest) -> Result<Child, Obstacle> {
+        match self.stored(place.caller, place.repository, digest).await {
+            Ok(child) => Ok(Child::Read(child)),
+            Err(Obstacle::Upstream(failure)) if failure.is_not_found() => Ok(Child::Unusable(Omission::Missing)),
+            Err(Obstacle::Malformed(words)) => {
+                Ok(Child::Unusable(Omission::Untranslatable(format!("the stored document {words}"))))
+            }
+            Err(obstacle) => Err(obstacle),
+        }
+    }
+
+    async fn platform_by_config(
+        self: &Arc<Self>,
+        place: Place<'_>,
+        child: &Manifest,
+    ) -> Result<Option<Platform>, Obstacle> {
+        let Content::Image(image) = child.content() else { return Ok(None) };
+        match self.fetch_config(place.caller, place.repository, &image.config).await {
+            Ok((_, bytes)) => {
+                let platform = config::platform(&bytes).ok();
+                Ok(platform.filter(|platform| !platform.os.is_empty() && !platform.architecture.is_empty()))
+            }
+            Err(Obstacle::Untranslatable(_) | Obstacle::Malformed(_)) => Ok(None),
+            Err(obstacle) => Err(obstacle),
+        }
+    }
+}
+
+/// The child needs no translation: it is in the target's own format, or the client reads it as it is.
+fn stays(child: &Manifest, target: Format, shape: &Shape) -> bool {
+    let is_read = |format: Format| match shape {
+        Shape::Rebuilt { kept, .. } => format == target || kept.contains(&format),
+        Shape::Pruned => true,
+    };
+    is_read(child.format()) && is_read(child.counts_as())
+}
+
+fn has_zstd_layers(child: &Manifest) -> bool {
+    matches!(child.content(), Content::Image(image) if image.has_zstd_layers())
+}
+
+fn too_many(entries_max: usize) -> Obstacle {
+    Obstacle::Untranslatable(format!("it has more than {entries_max} entries, the limit of this gateway"))
+}

@@ -1,0 +1,109 @@
+//! Patterns of repository names: globs, not regular expressions.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A pattern in which `*` stands for any characters but `/`, and `**` for any characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob(Box<str>);
+
+/// Why a text is not a [`Glob`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a pattern: expected at most 255 characters of a repository name, `*` and `**`, such as `team/**`")]
+pub struct InvalidGlob;
+
+/// The longest pattern, in bytes: that of the longest repository name.
+const GLOB_BYTES_MAX: usize = 255;
+
+impl Glob {
+    /// The whole of `text` matches.
+    pub fn matches(&self, text: &str) -> bool {
+        matches(self.0.as_bytes(), text.as_bytes())
+    }
+}
+
+impl FromStr for Glob {
+    type Err = InvalidGlob;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_ours = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-' | b'/' | b'*')
+        };
+        let fits = !text.is_empty() && text.len() <= GLOB_BYTES_MAX && text.bytes().all(is_ours);
+        if fits { Ok(Self(text.into())) } else { Err(InvalidGlob) }
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Row by row over the pattern, so the cost is the product of the lengths whatever the pattern is.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    // reached[n]: the pattern so far matches the first n bytes.
+    let mut reached = vec![false; text.len() + 1];
+    if let Some(start) = reached.first_mut() {
+        *start = true;
+    }
+    let mut rest = pattern;
+    while let Some((&byte, after)) = rest.split_first() {
+        let (crosses, after) = match after.split_first() {
+            Some((b'*', beyond)) if byte == b'*' => (true, beyond),
+            _ => (false, after),
+        };
+        rest = after;
+        let mut next = vec![false; text.len() + 1];
+        if byte == b'*' {
+            let mut open = false;
+            for (position, slot) in next.iter_mut().enumerate() {
+                let passes = position > 0 && (crosses || text.get(position - 1) != Some(&b'/'));
+                open = reached.get(position) == Some(&true) || (open && passes);
+                *slot = open;
+            }
+        } else {
+            for (position, matched) in text.iter().enumerate() {
+                if *matched == byte
+                    && reached.get(position) == Some(&true)
+                    && let Some(slot) = next.get_mut(position + 1)
+                {
+                    *slot = true;
+                }
+            }
+        }
+        reached = next;
+    }
+    reached.last() == Some(&true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stop_at_slashes_and_double_stars_do_not() {
+        let cases = [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "library", true),
+            ("*", "library/busybox", false),
+            ("**", "library/busybox", true),
+            ("team/*", "team/app", true),
+            ("team/*", "team/app/x", false),
+            ("team/**", "team/app/x", true),
+            ("team/**", "team", false),
+            ("*/app", "team/app", true),
+            ("a*c", "abc", true),
+            ("a*c", "ac", true),
+            ("a**c", "a/b/c", true),
+            ("***", "a/b", true),
+        ];
+        for (pattern, text, expected) in cases {
+            assert_eq!(pattern.parse::<Glob>().unwrap().matches(text), expected, "{pattern} {text}");
+        }
+        for bad in ["", "A", "a?b", "a b", &"a".repeat(256)] {
+            assert!(bad.parse::<Glob>().is_err(), "{bad}");
+        }
+    }
+}
