@@ -201,6 +201,33 @@ async fn what_is_called_an_index_and_is_none_is_named_when_nothing_is_left() {
     }
 }
 
+/// What was left out because it was not there is not left out for ever.
+#[tokio::test]
+async fn a_child_that_comes_later_is_listed() {
+    let (here, late) = (image("amd64"), image("arm64"));
+    let entries = [Entry::on(&here.oci(), "linux/amd64"), Entry::on(&late.oci(), "linux/arm64")];
+    let upstream = upstream_with(&oci_index(&entries), &[&here.oci()]).await;
+    let gateway = Gateway::before(&upstream).await;
+    let without = docker_list(&[Entry::on(&here.schema2(), "linux/amd64")]);
+    assert_eq!(gateway.manifest(&Client::docker_17(), TAGGED).await.text(), without.text());
+    upstream.put("app", None, &late.oci());
+    let with = docker_list(&[Entry::on(&here.schema2(), "linux/amd64"), Entry::on(&late.schema2(), "linux/arm64")]);
+    assert_eq!(gateway.manifest(&Client::docker_17(), TAGGED).await.text(), with.text());
+    assert_eq!(gateway.manifest(&Client::docker_17(), &named(&without.digest)).await.text(), without.text());
+}
+
+#[tokio::test]
+async fn a_zstd_child_that_comes_later_is_taken_out() {
+    let (here, late) = (image("amd64"), Image::buildkit("zstd", "arm64", Kind::Zstd, 1));
+    let entries = [Entry::on(&here.oci(), "linux/amd64"), Entry::on(&late.oci(), "linux/arm64")];
+    let stored = oci_index(&entries);
+    let upstream = upstream_with(&stored, &[&here.oci()]).await;
+    let gateway = Gateway::before(&upstream).await;
+    assert_eq!(gateway.manifest(&Client::docker_20_10(), TAGGED).await.text(), stored.text());
+    upstream.put("app", None, &late.oci());
+    assert_eq!(gateway.manifest(&Client::docker_20_10(), TAGGED).await.text(), oci_index(&entries[..1]).text());
+}
+
 /// A child that no parser can read is one that is left out, with the reason.
 #[tokio::test]
 async fn an_unreadable_child_is_left_out() {
