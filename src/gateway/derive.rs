@@ -193,15 +193,12 @@ impl Gateway {
             Format::Schema1 => Some(self.signing_key().await?),
             _ => None,
         };
-        let (derived, config, completeness) = match &order.shape {
-            Some(shape) => {
-                let (derived, completeness) = self.cook_parent(&order, shape).await?;
-                (derived, None, completeness)
-            }
-            None => {
-                let (derived, config) = self.cook_image(&order, key.clone()).await?;
-                (derived, config, Completeness::Whole)
-            }
+        let (derived, config, completeness) = if let Some(shape) = &order.shape {
+            let (derived, completeness) = self.cook_parent(&order, shape).await?;
+            (derived, None, completeness)
+        } else {
+            let (derived, config) = self.cook_image(&order, key.clone()).await?;
+            (derived, config, Completeness::Whole)
         };
         let recipe = Recipe {
             edition: EDITION,
