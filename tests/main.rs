@@ -5,6 +5,7 @@ mod accept;
 mod blobs;
 mod by_digest;
 mod clients_over_a_socket;
+mod commands;
 mod credentials;
 mod faults;
 mod golden_schema1;
