@@ -23,6 +23,7 @@ mod platform_choice;
 mod platforms;
 mod push;
 mod recook;
+mod referrers;
 mod refusals;
 mod secrets;
 mod shutdown;
