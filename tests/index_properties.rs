@@ -243,7 +243,9 @@ impl Listed {
 
 async fn upstream_with(children: &[Listed], parent: &Document) -> Upstream {
     let upstream = Upstream::start().await;
-    children.iter().for_each(|child| child.put(&upstream));
+    for child in children {
+        child.put(&upstream);
+    }
     upstream.put("app", None, &Image::buildkit("statement", "unknown", Kind::InToto, 1).oci());
     upstream.put("app", "latest", parent);
     upstream
