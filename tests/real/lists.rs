@@ -15,20 +15,24 @@ use crate::{
 };
 
 const TAG: &str = "v1";
-const PLATFORMS: [&str; 4] = [AMD64, ARM_V7, ARM_V6, ARM64];
+const OTHERS: [&str; 3] = [ARM_V6, ARM64, ARM_V7];
 
 /// One stored list or index behind a gateway, and where to pull it.
 struct Stored<'a> {
     what: String,
     parent: &'a Parent,
     reference: String,
+    /// The other platform, beside that of most machines, for which it is pulled.
+    other: &'static str,
 }
 
 impl Stored<'_> {
-    /// The images that a client can choose from, and words for each.
+    /// The images to pull, and words for each: that of most machines and one other, so that the parents together take
+    /// their turns through all platforms.
     fn images(&self) -> impl Iterator<Item = (&Child, String)> {
-        let children = self.parent.children.iter().filter(|child| PLATFORMS.contains(&child.platform));
-        children.map(|child| (child, format!("{} for {}", self.what, child.platform)))
+        [AMD64, self.other]
+            .map(|platform| (self.parent.child(platform), format!("{} for {platform}", self.what)))
+            .into_iter()
     }
 }
 
@@ -37,11 +41,12 @@ impl Stored<'_> {
 fn each_stored(parents: impl Fn(&str) -> Vec<Parent>, pull: impl Fn(&Stored)) {
     for registry in Registry::both() {
         let mut gateway = Gateway::start(&registry);
-        for parent in parents(registry.name) {
+        for (parent, turn) in parents(registry.name).iter().zip(0..) {
             parent.push(&registry, TAG);
             let what = format!("{} in {}", parent.repository, registry.name);
-            let stored =
-                Stored { what, parent: &parent, reference: reference(gateway.address, &parent.repository, TAG) };
+            let reference = reference(gateway.address, &parent.repository, TAG);
+            let others = OTHERS.into_iter().filter(|platform| parent.has(platform)).collect::<Vec<_>>();
+            let stored = Stored { what, parent, reference, other: others[turn % others.len()] };
             pull(&stored);
             let line = gateway.wait_for_manifest(&parent.repository, TAG);
             let expected = (parent.form.word(), parent.form.word(), parent.digest());

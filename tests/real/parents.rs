@@ -189,6 +189,11 @@ impl Parent {
         self.children.iter().find(|child| child.platform == platform).expect("the platform is one of ours")
     }
 
+    /// Whether it has an image for this platform.
+    pub fn has(&self, platform: &str) -> bool {
+        self.children.iter().any(|child| child.platform == platform)
+    }
+
     /// Puts the whole of it into a registry, children first.
     pub fn push(&self, registry: &Registry, tag: &str) {
         for child in &self.children {
