@@ -265,8 +265,10 @@ def translate(bench):
     for what, by_layers in nanoseconds.items():
         target = {"target": "", "reached": None} if what.endswith("signed") else below(1, "ms")
         bench.report.row(f"{what}: ms of CPU, 128 layers", [value / 1e6 for value in by_layers[128]], **target)
-        for layers, values in by_layers.items():
-            bench.report.row(f"{what}: ns per layer, {layers} layers", [value / layers for value in values], "", None)
+        per_layer = ", ".join(f"{statistics.median(values) / layers:.0f} ({layers})" for layers, values in by_layers.items())
+        bench.report.note(figure=f"{what}: ns per layer (layers)", median=per_layer)
+        growth = [many / 1024 / (few / 128) for many, few in zip(by_layers[1024], by_layers[128])]
+        bench.report.row(f"{what}: ns per layer, 1024 layers / 128", growth, "~ 1", None)
 
 
 def bench_program(name):

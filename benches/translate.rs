@@ -13,6 +13,10 @@ use schemabridge::image::media_type::Format;
 use schemabridge::translate::{self, SigningKey, Source};
 use serde_json::{Value, json};
 
+// The product's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Failed = Box<dyn Error + Send + Sync>;
 
 const LAYERS: [usize; 7] = [16, 32, 64, 128, 256, 512, 1024];

@@ -121,7 +121,7 @@ impl Gateway {
         match tagged.stored.content() {
             Content::Schema1(_) if *tagged.stored.digest() != tagged.digest => Ok(same_format(None)),
             Content::Index(index) if exchange.client.has(Quirk::NoZstd) => {
-                let dropped = self.zstd_entries(place(exchange, tagged), &tagged.digest, index).await?;
+                let (dropped, _) = self.zstd_entries(place(exchange, tagged), &tagged.digest, index).await?;
                 Ok(if dropped.is_empty() { None } else { same_format(Some(Shape::Pruned)) })
             }
             _ => Ok(None),
@@ -303,7 +303,7 @@ fn shape_for(client: &Client, policy: &Policy) -> Shape {
 }
 
 fn answer_derived(exchange: &mut Exchange, kept: &Kept) -> Response<Body> {
-    let Kept { derived, recipe } = kept;
+    let Kept { derived, recipe, .. } = kept;
     exchange.record.outcome.served = Some(derived.format);
     exchange.record.outcome.digest = Some(derived.digest.to_string());
     let origin = Origin { source: recipe.source.clone(), from: recipe.source_format, to: derived.format };

@@ -14,7 +14,7 @@ use crate::image::digest::Digest;
 use crate::image::manifest::{CONFIG_BYTES_MAX, Content, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Repository, Tag};
-use crate::store::memory::{Dish, Handed, Kept};
+use crate::store::memory::{Completeness, Dish, Handed, Kept};
 use crate::store::{RECIPES_MAX, Recipe, StoreFailure};
 use crate::translate::index::Shape;
 use crate::translate::sign::SigningKey;
@@ -151,21 +151,26 @@ impl Gateway {
             return Ok((kept, Freshness::Remembered));
         }
         let shared = {
-            let (gateway, order) = (Arc::clone(self), order.clone());
+            let (gateway, order, dish) = (Arc::clone(self), order.clone(), dish.clone());
             move |led: Arc<AtomicBool>| async move {
                 let cook = Box::pin(gateway.cook_and_keep(order));
                 gateway.memory.derived_or(dish, led_by(led, cook)).await
             }
         };
         match share(shared).await {
-            Shared::Done(kept) => Ok((kept, Freshness::Cooked)),
+            Shared::Done(kept) => {
+                if kept.completeness == Completeness::Partial {
+                    self.memory.forget_derived(&dish).await;
+                }
+                Ok((kept, Freshness::Cooked))
+            }
             Shared::Refused(obstacle) => Err(obstacle),
             Shared::SomebodyElsesRefusal => Ok((self.cook_and_keep(order).await?, Freshness::Cooked)),
         }
     }
 
     async fn cook_and_keep(self: &Arc<Self>, order: Order) -> Result<Arc<Kept>, Obstacle> {
-        let (derived, recipe) = self.cook(order).await?;
+        let (derived, recipe, completeness) = self.cook(order).await?;
         let scope = recipe.scope();
         match self.store.keep(&recipe, derived.bytes.clone()).await {
             Ok(first) => {
@@ -176,21 +181,24 @@ impl Gateway {
                     known.iter().flat_map(|handed| &handed.recipes).filter(|other| other.source != recipe.source);
                 let recipes = std::iter::once(&recipe).chain(others).take(RECIPES_MAX).cloned().collect();
                 self.memory.remember_handed(scope, Handed { derived: derived.clone(), recipes }).await;
-                Ok(Arc::new(Kept { derived, recipe }))
+                Ok(Arc::new(Kept { derived, recipe, completeness }))
             }
-            Err(failure) => Err(Obstacle::Unkept { kept: Arc::new(Kept { derived, recipe }), failure }),
+            Err(failure) => Err(Obstacle::Unkept { kept: Arc::new(Kept { derived, recipe, completeness }), failure }),
         }
     }
 
     /// Translates, without keeping.
-    async fn cook(self: &Arc<Self>, order: Order) -> Result<(Derived, Recipe), Obstacle> {
+    async fn cook(self: &Arc<Self>, order: Order) -> Result<(Derived, Recipe, Completeness), Obstacle> {
         let key = match order.target {
             Format::Schema1 => Some(self.signing_key().await?),
             _ => None,
         };
-        let (derived, config) = match &order.shape {
-            Some(shape) => (self.cook_parent(&order, shape).await?, None),
-            None => self.cook_image(&order, key.clone()).await?,
+        let (derived, config, completeness) = if let Some(shape) = &order.shape {
+            let (derived, completeness) = self.cook_parent(&order, shape).await?;
+            (derived, None, completeness)
+        } else {
+            let (derived, config) = self.cook_image(&order, key.clone()).await?;
+            (derived, config, Completeness::Whole)
         };
         let recipe = Recipe {
             edition: EDITION,
@@ -205,7 +213,7 @@ impl Gateway {
             shape: order.shape,
             signing_key: key.map(|key| key.key_id().to_owned()),
         };
-        Ok((derived, recipe))
+        Ok((derived, recipe, completeness))
     }
 
     async fn cook_image(
@@ -286,7 +294,7 @@ impl Gateway {
             target: recipe.target,
             shape: recipe.shape.clone(),
         };
-        let (derived, again) = self.cook(order).await?;
+        let (derived, again, _) = self.cook(order).await?;
         if derived.digest != recipe.derived {
             return Ok(None);
         }

@@ -15,6 +15,7 @@ use crate::image::media_type::Format;
 use crate::image::oci::Index;
 use crate::image::platform::Platform;
 use crate::image::reference::Repository;
+use crate::store::memory::Completeness;
 use crate::translate::Derived;
 use crate::translate::index::{self, Entry, Fate, Layers, Omission, Shape};
 use crate::upstream::Caller;
@@ -46,6 +47,14 @@ pub(super) struct Place<'a> {
     pub(super) repository: &'a Repository,
 }
 
+/// The entries of a list or index and of those that are nested in it.
+#[derive(Default)]
+struct TakenApart {
+    entries: Vec<Descriptor>,
+    /// How many entries were there in all, those of nested lists and indexes too.
+    seen: usize,
+}
+
 /// A child that was read.
 enum Child {
     Read(Arc<Manifest>),
@@ -53,16 +62,26 @@ enum Child {
     Unusable(Omission),
 }
 
+/// How the layers of a child are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packing {
+    Zstd,
+    Other,
+    /// The registry does not have the child.
+    Missing,
+}
+
 impl Gateway {
-    /// The entries of a list or index, nested ones taken apart where they stand.
+    /// The entries of a list or index, nested ones taken apart where they stand. What is called a list or index and is none,
+    /// or is not there, stays as the entry that it is.
     pub(super) async fn entries(
         self: &Arc<Self>,
         place: Place<'_>,
         index: &Index,
     ) -> Result<Vec<Descriptor>, Obstacle> {
-        let mut entries = Vec::new();
-        self.take_apart(place, index, self.options.index.nesting_max, &mut entries).await?;
-        Ok(entries)
+        let mut apart = TakenApart::default();
+        self.take_apart(place, index, self.options.index.nesting_max, &mut apart).await?;
+        Ok(apart.entries)
     }
 
     fn take_apart<'a>(
@@ -70,15 +89,17 @@ impl Gateway {
         place: Place<'a>,
         index: &'a Index,
         depth_left: usize,
-        entries: &'a mut Vec<Descriptor>,
+        apart: &'a mut TakenApart,
     ) -> BoxFuture<'a, Result<(), Obstacle>> {
         async move {
+            // Before any of them is looked at: an index of nothing but indexes must come to an end too.
+            apart.seen += index.manifests.len();
+            if apart.seen > self.options.index.entries_max {
+                return Err(too_many(self.options.index.entries_max));
+            }
             for entry in &index.manifests {
                 if entry.role() != Role::Nested {
-                    if entries.len() == self.options.index.entries_max {
-                        return Err(too_many(self.options.index.entries_max));
-                    }
-                    entries.push(entry.clone());
+                    apart.entries.push(entry.clone());
                     continue;
                 }
                 if depth_left == 0 {
@@ -86,9 +107,13 @@ impl Gateway {
                     let words = format!("its indexes are nested more than {depth} deep, the limit of this gateway");
                     return Err(Obstacle::Untranslatable(words));
                 }
-                let Child::Read(nested) = self.read_child(place, &entry.digest).await? else { continue };
-                if let Content::Index(nested) = nested.content() {
-                    self.take_apart(place, nested, depth_left - 1, entries).await?;
+                let child = self.read_child(place, &entry.digest).await?;
+                if let Child::Read(nested) = &child
+                    && let Content::Index(nested) = nested.content()
+                {
+                    self.take_apart(place, nested, depth_left - 1, apart).await?;
+                } else {
+                    apart.entries.push(entry.clone());
                 }
             }
             Ok(())
@@ -124,40 +149,46 @@ impl Gateway {
         .boxed()
     }
 
-    /// Where in a list or index the images with zstd layers stand: all children are looked at, once.
+    /// Where in a list or index the images with zstd layers stand: all children are looked at, once if all are there.
     pub(super) async fn zstd_entries(
         self: &Arc<Self>,
         place: Place<'_>,
         digest: &Digest,
         index: &Index,
-    ) -> Result<Arc<BTreeSet<usize>>, Obstacle> {
+    ) -> Result<(Arc<BTreeSet<usize>>, Completeness), Obstacle> {
         if let Some(known) = self.memory.zstd_entries(place.repository, digest).await {
-            return Ok(known);
+            return Ok((known, Completeness::Whole));
         }
         // A document that is too large to be looked through goes out as it is; the client looks at one entry of it.
         if index.manifests.len() > self.options.index.entries_max {
-            return Ok(Arc::default());
+            return Ok((Arc::default(), Completeness::Whole));
         }
-        let looked_at: Vec<BoxFuture<'_, Result<bool, Obstacle>>> =
-            index.manifests.iter().map(|entry| self.is_zstd(place, entry)).collect();
-        let found: Vec<bool> = self.at_once(looked_at).await?;
-        let found = found.into_iter().enumerate().filter(|(_, is_zstd)| *is_zstd).map(|(position, _)| position);
-        let found: Arc<BTreeSet<usize>> = Arc::new(found.collect());
-        self.memory.remember_zstd_entries(place.repository.clone(), digest.clone(), Arc::clone(&found)).await;
-        Ok(found)
+        let looked_at: Vec<BoxFuture<'_, Result<Packing, Obstacle>>> =
+            index.manifests.iter().map(|entry| self.packing(place, entry)).collect();
+        let found: Vec<Packing> = self.at_once(looked_at).await?;
+        let zstd = found.iter().enumerate().filter(|(_, packing)| **packing == Packing::Zstd);
+        let zstd: Arc<BTreeSet<usize>> = Arc::new(zstd.map(|(position, _)| position).collect());
+        if found.contains(&Packing::Missing) {
+            return Ok((zstd, Completeness::Partial));
+        }
+        self.memory.remember_zstd_entries(place.repository.clone(), digest.clone(), Arc::clone(&zstd)).await;
+        Ok((zstd, Completeness::Whole))
     }
 
-    fn is_zstd<'a>(
+    fn packing<'a>(
         self: &'a Arc<Self>,
         place: Place<'a>,
         entry: &'a Descriptor,
-    ) -> BoxFuture<'a, Result<bool, Obstacle>> {
+    ) -> BoxFuture<'a, Result<Packing, Obstacle>> {
         async move {
             if entry.role() != Role::Image {
-                return Ok(false);
+                return Ok(Packing::Other);
             }
-            let child = self.read_child(place, &entry.digest).await?;
-            Ok(matches!(child, Child::Read(child) if has_zstd_layers(&child)))
+            Ok(match self.read_child(place, &entry.digest).await? {
+                Child::Read(child) if has_zstd_layers(&child) => Packing::Zstd,
+                Child::Unusable(Omission::Missing) => Packing::Missing,
+                Child::Read(_) | Child::Unusable(_) => Packing::Other,
+            })
         }
         .boxed()
     }
@@ -171,14 +202,18 @@ impl Gateway {
     }
 
     /// A list or index in another format, or without what the client cannot unpack.
-    pub(super) async fn cook_parent(self: &Arc<Self>, order: &Order, shape: &Shape) -> Result<Derived, Obstacle> {
+    pub(super) async fn cook_parent(
+        self: &Arc<Self>,
+        order: &Order,
+        shape: &Shape,
+    ) -> Result<(Derived, Completeness), Obstacle> {
         let Content::Index(stored) = order.stored.content() else {
             return Err(Obstacle::Untranslatable("it is neither a list nor an index".to_owned()));
         };
         let place = Place { caller: &order.caller, repository: &order.repository };
-        let made = match shape {
+        let (made, completeness) = match shape {
             Shape::Pruned => {
-                let dropped = self.zstd_entries(place, &order.source, stored).await?;
+                let (dropped, completeness) = self.zstd_entries(place, &order.source, stored).await?;
                 let is_left = |(position, entry): (usize, &Descriptor)| {
                     entry.role() == Role::Image && !dropped.contains(&position)
                 };
@@ -187,14 +222,16 @@ impl Gateway {
                         "the layers of every image of it are compressed with zstd, which this client cannot unpack";
                     return Err(Obstacle::Untranslatable(words.to_owned()));
                 }
-                index::without(&order.stored, &dropped)
+                (index::without(&order.stored, &dropped), completeness)
             }
             Shape::Rebuilt { order: entry_order, .. } => {
                 let entries = self.fates(order, shape, stored).await?;
-                index::parent(stored, entries, order.target, entry_order)
+                let completeness = completeness(&entries);
+                (index::parent(stored, entries, order.target, entry_order), completeness)
             }
         };
-        made.map_err(|reason| Obstacle::Untranslatable(reason.to_string()))
+        let made = made.map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?;
+        Ok((made, completeness))
     }
 
     /// What becomes of each entry: every child is derived and kept when this returns.
@@ -224,7 +261,11 @@ impl Gateway {
             let kept_as_listed = || Fate::Kept { media_type: listed.media_type.clone() };
             let fate = match (listed.role(), order.target) {
                 (Role::Attestation, Format::List) => Fate::LeftOut(Omission::Attestation),
-                (Role::Artifact | Role::Nested, Format::List) => Fate::LeftOut(Omission::Artifact),
+                (Role::Artifact, Format::List) => Fate::LeftOut(Omission::Artifact),
+                (Role::Nested, Format::List) => match self.read_child(place, &listed.digest).await? {
+                    Child::Unusable(omission) => Fate::LeftOut(omission),
+                    Child::Read(_) => Fate::LeftOut(Omission::Artifact),
+                },
                 (Role::Attestation | Role::Artifact | Role::Nested, _) => kept_as_listed(),
                 (Role::Image, _) => match self.read_child(place, &listed.digest).await? {
                     Child::Unusable(omission) => Fate::LeftOut(omission),
@@ -325,6 +366,11 @@ fn stays(child: &Manifest, target: Format, shape: &Shape) -> bool {
 
 fn has_zstd_layers(child: &Manifest) -> bool {
     matches!(child.content(), Content::Image(image) if image.has_zstd_layers())
+}
+
+fn completeness(entries: &[Entry]) -> Completeness {
+    let is_missing = |entry: &Entry| matches!(entry.fate, Fate::LeftOut(Omission::Missing));
+    if entries.iter().any(is_missing) { Completeness::Partial } else { Completeness::Whole }
 }
 
 fn too_many(entries_max: usize) -> Obstacle {

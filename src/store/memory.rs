@@ -47,6 +47,17 @@ pub struct Kept {
     pub derived: Derived,
     /// How it was made.
     pub recipe: Recipe,
+    /// Whether the registry had everything that it could be made of.
+    pub completeness: Completeness,
+}
+
+/// Whether the registry had everything that a document names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completeness {
+    /// It had: the same document gives the same result for ever.
+    Whole,
+    /// A child was missing, and may come later.
+    Partial,
 }
 
 /// A derived document as it is asked for by digest, with the recipes that this process has seen of it.
@@ -117,6 +128,11 @@ impl Memory {
         cook: impl Future<Output = Result<Arc<Kept>, Error>>,
     ) -> Result<Arc<Kept>, Arc<Error>> {
         self.derived.try_get_with(dish, cook).await
+    }
+
+    /// Forgets a derived document, so that it is made again for the next who asks.
+    pub async fn forget_derived(&self, dish: &Dish) {
+        self.derived.invalidate(dish).await;
     }
 
     /// A derived document by its digest, within one repository of one upstream.

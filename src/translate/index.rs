@@ -185,10 +185,9 @@ fn normalised(platform: &Platform) -> Platform {
     platform
 }
 
-/// The entry is an image in the parent. An attestation that stays is none.
+/// The entry is an image in the parent, or leads to some. An attestation or an artifact that stays is none.
 fn is_runnable(entry: &Entry) -> bool {
-    let is_attestation = entry.listed.role() == Role::Attestation;
-    !matches!(entry.fate, Fate::LeftOut(_)) && !is_attestation
+    !matches!(entry.fate, Fate::LeftOut(_)) && matches!(entry.listed.role(), Role::Image | Role::Nested)
 }
 
 fn new_digest(entry: &Entry) -> Option<(String, String)> {

@@ -23,12 +23,12 @@ const OWN_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("schemabrid
 const IDLE_CONNECTIONS_MAX: usize = 64;
 const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(60);
 
-/// How long the upstream may take to answer once an upload is complete: registries hash and move a whole layer then.
-const UPLOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
-
 /// How much of a body one read takes. A stream whose reader is slow holds two reads: the one that is being written and
 /// the next. The HTTP library's own choice is 408 KiB, of which 64 such streams hold 51 MiB.
 const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// How long the upstream may take to answer once an upload is complete: registries hash and move a whole layer then.
+const UPLOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Two clients: manifests may share one HTTP/2 connection, blobs each have their own HTTP/1.1 connection, so that no
 /// blob's flow control holds up another's. What streams down goes past the second one where there is no proxy on the way,
@@ -86,10 +86,9 @@ impl Transport {
 
     /// Sends a request whose bodies stream.
     pub(super) async fn send_streaming(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
-        match &self.downloads {
-            Some(downloads) => self.in_time(downloads.send(request)).await,
-            None => self.execute(&self.streams, request).await,
-        }
+        let Some(downloads) = &self.downloads else { return self.execute(&self.streams, request).await };
+        let answer = tokio::time::timeout(self.answer_timeout, downloads.send(request)).await;
+        answer.unwrap_or_else(|_| Err(self.too_late()))
     }
 
     /// Sends an upload, which takes as long as the client needs to send it; the time for the answer begins when it ended.
@@ -98,13 +97,13 @@ impl Transport {
         request: reqwest::Request,
         ended: oneshot::Receiver<()>,
     ) -> Result<Response<reqwest::Body>, Failure> {
-        let mut answer = pin!(self.streams.execute(request));
+        let mut answer = pin!(execute(&self.streams, request));
         tokio::select! {
-            early = &mut answer => return final_answer(early.map_err(unreachable)?.into()),
+            early = &mut answer => return early,
             _ = ended => {}
         }
         match tokio::time::timeout(UPLOAD_ANSWER_TIMEOUT, answer).await {
-            Ok(answer) => final_answer(answer.map_err(unreachable)?.into()),
+            Ok(answer) => answer,
             Err(_) => Err(Failure::TimedOut { seconds: UPLOAD_ANSWER_TIMEOUT.as_secs() }),
         }
     }
@@ -114,13 +113,17 @@ impl Transport {
         client: &reqwest::Client,
         request: reqwest::Request,
     ) -> Result<Response<reqwest::Body>, Failure> {
-        self.in_time(async { final_answer(client.execute(request).await.map_err(unreachable)?.into()) }).await
+        let answer = tokio::time::timeout(self.answer_timeout, execute(client, request)).await;
+        answer.unwrap_or_else(|_| Err(self.too_late()))
     }
 
-    async fn in_time<Answer>(&self, answer: impl Future<Output = Result<Answer, Failure>>) -> Result<Answer, Failure> {
-        let late = |_| Err(Failure::TimedOut { seconds: self.answer_timeout.as_secs() });
-        tokio::time::timeout(self.answer_timeout, answer).await.unwrap_or_else(late)
+    fn too_late(&self) -> Failure {
+        Failure::TimedOut { seconds: self.answer_timeout.as_secs() }
     }
+}
+
+async fn execute(client: &reqwest::Client, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
+    final_answer(client.execute(request).await.map_err(unreachable)?.into())
 }
 
 /// The client of what streams down, straight to the upstream.
@@ -150,9 +153,10 @@ impl Downloads {
         let mut request = http::Request::<reqwest::Body>::try_from(request).map_err(unreachable)?;
         // What the other clients say where the caller says nothing.
         request.headers_mut().entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-        let unreachable = |error| Failure::Unreachable { reason: innermost(&error) };
-        let answer = self.0.request(request).await.map_err(unreachable)?;
-        final_answer(answer.map(reqwest::Body::wrap))
+        match self.0.request(request).await {
+            Ok(answer) => final_answer(answer.map(reqwest::Body::wrap)),
+            Err(error) => Err(Failure::Unreachable { reason: innermost(&error) }),
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use schemabridge::gateway::{self, ChallengeMode, Options, Pushes};
-use schemabridge::negotiate::WithoutAccept;
+use schemabridge::gateway::{self, ChallengeMode, IndexLimits, Options, Pushes};
+use schemabridge::negotiate::{PlatformRule, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
 use tokio::net::TcpListener;
@@ -71,6 +71,23 @@ impl Setup {
     /// Gives unknown clients without an Accept header schema 1.
     pub fn schema1_without_accept(self) -> Self {
         self.with(|options| options.policy.without_accept = WithoutAccept::Schema1)
+    }
+
+    /// Fixes this platform for the repositories that match, whatever a client says of its own.
+    pub fn platform(self, repositories: &str, platform: &str) -> Self {
+        let rule = PlatformRule { repositories: repositories.parse().unwrap(), platform: platform.parse().unwrap() };
+        self.with(|options| options.policy.platforms.push(rule))
+    }
+
+    /// Tries the variants of arm in this order; an empty word is an entry without one.
+    pub fn arm_variants(self, variants: &[&str]) -> Self {
+        let variants = variants.iter().map(|word| Some((*word).to_owned()).filter(|word| !word.is_empty())).collect();
+        self.with(|options| options.policy.arm_variants = variants)
+    }
+
+    /// Takes lists and indexes apart within these limits.
+    pub fn index_limits(self, limits: IndexLimits) -> Self {
+        self.with(move |options| options.index = limits)
     }
 
     /// Starts the gateway.

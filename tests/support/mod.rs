@@ -5,6 +5,7 @@ pub mod client;
 pub mod fault;
 pub mod gateway;
 pub mod images;
+pub mod parents;
 pub mod registry;
 pub mod upstream;
 

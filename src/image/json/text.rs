@@ -97,20 +97,15 @@ fn push_characters(out: &mut String, mut rest: &str) {
     out.push_str(rest);
 }
 
+/// The first byte of a character that [`needs_escape`], or of one near U+2028. Bytes are looked through several times
+/// as fast as characters, and most need nothing.
+fn may_need_escape(byte: u8) -> bool {
+    const FIRST_OF_LINE_SEPARATOR: u8 = 0xe2;
+    matches!(byte, b'"' | b'\\' | 0..=0x1f | b'<' | b'>' | b'&' | FIRST_OF_LINE_SEPARATOR)
+}
+
 fn needs_escape(character: char) -> bool {
     matches!(character, '"' | '\\' | '\0'..='\u{1f}') || is_html(character)
-}
-
-/// The first byte of a character that needs an escape, or of one near U+2028. Bytes are looked through several times as
-/// fast as characters, and most need nothing.
-fn may_need_escape(byte: u8) -> bool {
-    matches!(byte, b'"' | b'\\' | 0..=0x1f) || may_be_html(byte)
-}
-
-/// The first byte of a character that [`is_html`], or of one near U+2028.
-pub(super) fn may_be_html(byte: u8) -> bool {
-    const FIRST_OF_LINE_SEPARATOR: u8 = 0xe2;
-    matches!(byte, b'<' | b'>' | b'&' | FIRST_OF_LINE_SEPARATOR)
 }
 
 /// The characters that Go escapes so that JSON can stand inside HTML and JavaScript.

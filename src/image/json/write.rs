@@ -1,7 +1,10 @@
 //! Go's `encoding/json`, the writing half, byte for byte.
 
 use super::raw::Raw;
-use super::text::{four_digits, is_html, may_be_html, push_string};
+use super::text::{four_digits, is_html, push_string};
+
+/// Room for most of the objects that there are many of: an entry of schema 1's history, a descriptor.
+const OBJECT_BYTES_EXPECTED: usize = 512;
 
 /// Writes one object in compact form, its members in the order in which they are given.
 pub struct ObjectWriter {
@@ -12,7 +15,9 @@ impl ObjectWriter {
     /// An object with no members yet.
     #[expect(clippy::new_without_default, reason = "a writer is not a value that has a default")]
     pub fn new() -> Self {
-        Self { text: "{".to_owned() }
+        let mut text = String::with_capacity(OBJECT_BYTES_EXPECTED);
+        text.push('{');
+        Self { text }
     }
 
     /// A member whose value is a string, of any bytes as in Go.
@@ -94,31 +99,32 @@ pub fn object(members: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8
 pub fn compacted(value: Raw<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.as_bytes().len());
     let mut rest = value.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b' ' | b'\t' | b'\n' | b'\r')) {
-        let (plain, from) = rest.split_at(at);
-        out.extend_from_slice(plain);
-        rest = if from.starts_with(b"\"") {
-            let (string, after) = from.split_at_checked(string_length(from)).unwrap_or((from, &[]));
-            push_html_escaped(&mut out, string);
-            after
-        } else {
-            from.trim_ascii_start()
+    while let Some((byte, after)) = rest.split_first() {
+        rest = match byte {
+            b'"' => {
+                let (string, after) = rest.split_at_checked(string_length(rest)).unwrap_or((rest, &[]));
+                push_html_escaped(&mut out, string);
+                after
+            }
+            b' ' | b'\t' | b'\n' | b'\r' => after,
+            _ => {
+                out.push(*byte);
+                after
+            }
         };
     }
-    out.extend_from_slice(rest);
     out
 }
 
 fn push_html_escaped(out: &mut Vec<u8>, string: &[u8]) {
     for chunk in string.utf8_chunks() {
         let mut rest = chunk.valid();
-        while let Some(at) = rest.bytes().position(may_be_html) {
+        while let Some(at) = rest.find(is_html) {
             let (plain, from) = rest.split_at(at);
             out.extend_from_slice(plain.as_bytes());
             let mut characters = from.chars();
-            if let Some(character) = characters.next() {
-                push_html_character(out, character);
-            }
+            let escape = characters.next().into_iter().flat_map(four_digits);
+            out.extend(escape.filter_map(|character| u8::try_from(character).ok()));
             rest = characters.as_str();
         }
         out.extend_from_slice(rest.as_bytes());
@@ -126,23 +132,18 @@ fn push_html_escaped(out: &mut Vec<u8>, string: &[u8]) {
     }
 }
 
-fn push_html_character(out: &mut Vec<u8>, character: char) {
-    if is_html(character) {
-        out.extend(four_digits(character).filter_map(|digit| u8::try_from(digit).ok()));
-    } else {
-        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-    }
-}
-
 /// The length of the string, quotes included, that stands at the beginning of well-formed JSON.
 fn string_length(text: &[u8]) -> usize {
-    let mut escaped = false;
-    let end = text.iter().skip(1).position(|byte| {
-        let ends = *byte == b'"' && !escaped;
-        escaped = *byte == b'\\' && !escaped;
-        ends
-    });
-    end.map_or(text.len(), |end| end + 2)
+    let mut from = 1;
+    loop {
+        let rest = text.get(from..).unwrap_or_default();
+        match rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+            Some(at) if rest.get(at) == Some(&b'"') => return from + at + 1,
+            // A backslash and what it escapes.
+            Some(at) => from += at + 2,
+            None => return text.len(),
+        }
+    }
 }
 
 /// Go's `json.Indent` of compact JSON: every line after the first begins with `prefix` and one `indent` per level.
