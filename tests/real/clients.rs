@@ -49,7 +49,7 @@ fn each_stored(pull: impl Fn(&Stored)) {
 }
 
 /// A policy file that lets every image in; without one containers/image refuses all.
-fn signature_policy(directory: &TempDir) -> std::path::PathBuf {
+pub fn signature_policy(directory: &TempDir) -> std::path::PathBuf {
     let path = directory.path().join("policy.json");
     std::fs::write(&path, r#"{"default": [{"type": "insecureAcceptAnything"}]}"#).unwrap();
     path

@@ -67,18 +67,32 @@ impl Containerd {
         command
     }
 
-    /// Pulls and unpacks; gives the digest that containerd keeps for the name.
+    /// Pulls and unpacks the image for this machine; gives the digest that containerd keeps for the name.
     pub fn pull(&self, reference: &str) -> String {
-        run(self.ctr().args(["images", "pull", "--snapshotter", "native", "--plain-http", reference]));
+        self.pull_with(&[], reference)
+    }
+
+    /// The same for another platform.
+    pub fn pull_for(&self, platform: &str, reference: &str) -> String {
+        self.pull_with(&["--platform", platform], reference)
+    }
+
+    fn pull_with(&self, options: &[&str], reference: &str) -> String {
+        let pull = ["images", "pull", "--snapshotter", "native", "--plain-http"];
+        run(self.ctr().args(pull).args(options).arg(reference));
         let listed = run(self.ctr().args(["images", "list", &format!("name=={reference}")]));
         listed.split_whitespace().find(|word| word.starts_with("sha256:")).expect("ctr lists a digest").to_owned()
     }
 
-    /// Looks for the files of the runnable image in what was unpacked: the native snapshotter keeps every layer as a whole tree.
+    /// Looks for the files of the runnable image in what was unpacked.
     pub fn assert_files(&self, what: &str) {
+        assert!(self.has_unpacked(holds_files), "{what}: no snapshot holds the files of the image");
+    }
+
+    /// Whether any layer came out like this: the native snapshotter keeps every layer as a whole tree.
+    pub fn has_unpacked(&self, wanted: impl Fn(&Path) -> bool) -> bool {
         let snapshots = self.root.join("io.containerd.snapshotter.v1.native/snapshots");
-        let whole = std::fs::read_dir(&snapshots).unwrap().any(|snapshot| holds_files(&snapshot.unwrap().path()));
-        assert!(whole, "{what}: no snapshot under {} holds the files of the image", snapshots.display());
+        std::fs::read_dir(&snapshots).unwrap().any(|snapshot| wanted(&snapshot.unwrap().path()))
     }
 }
 
@@ -131,9 +145,26 @@ impl Dockerd {
         command
     }
 
-    /// Pulls and gives the digest that Docker reports.
+    /// Pulls the image for this machine and gives the digest that Docker reports.
     pub fn pull(&self, reference: &str) -> String {
-        let said = run(self.docker().args(["pull", reference]));
+        self.pull_with(&[], reference)
+    }
+
+    /// The same for another platform.
+    pub fn pull_for(&self, platform: &str, reference: &str) -> String {
+        self.pull_with(&["--platform", platform], reference)
+    }
+
+    /// What Docker says about a pull that it gives up.
+    pub fn pull_in_vain(&self, platform: &str, reference: &str) -> String {
+        let output = programs::outcome(self.docker().args(["pull", "--platform", platform, reference]));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "docker pulled {reference} for {platform}: {said}");
+        said
+    }
+
+    fn pull_with(&self, options: &[&str], reference: &str) -> String {
+        let said = run(self.docker().arg("pull").args(options).arg(reference));
         let digest = said.lines().find_map(|line| line.strip_prefix("Digest: ")).expect("docker reports a digest");
         digest.to_owned()
     }
@@ -145,12 +176,22 @@ impl Dockerd {
 
     /// Looks for the files of the runnable image in a container made of it.
     pub fn assert_files(&self, reference: &str, what: &str) {
-        let container = run(self.docker().args(["create", "--network", "none", reference])).trim().to_owned();
+        let container = self.container(reference);
         for (path, text) in FILES {
-            let copied = programs::outcome(self.docker().args(["cp", &format!("{container}:/{path}"), "-"]));
-            let name = path.rsplit('/').next().unwrap();
-            assert_eq!(layers::file_in_tar(&copied.stdout, name), Some(text.as_bytes()), "{what}: {path}");
+            assert_eq!(self.file(&container, path).as_deref(), Some(text), "{what}: {path}");
         }
+    }
+
+    /// A container made of an image, of whatever platform; it never runs.
+    pub fn container(&self, reference: &str) -> String {
+        run(self.docker().args(["create", "--network", "none", reference])).trim().to_owned()
+    }
+
+    /// The text of a file of a container, if it has it.
+    pub fn file(&self, container: &str, path: &str) -> Option<String> {
+        let copied = programs::outcome(self.docker().args(["cp", &format!("{container}:/{path}"), "-"]));
+        let name = path.rsplit('/').next().unwrap();
+        layers::file_in_tar(&copied.stdout, name).map(|text| String::from_utf8_lossy(text).into_owned())
     }
 }
 

@@ -78,8 +78,13 @@ impl Image {
 
     /// The manifest that names this image's blobs in the words of one family.
     pub fn manifest(&self, twin: Twin) -> Vec<u8> {
+        self.manifest_with_layers(twin, twin.layer_type())
+    }
+
+    /// The same with layers of a media type of their own.
+    pub fn manifest_with_layers(&self, twin: Twin, layer_type: &str) -> Vec<u8> {
         let descriptor = |media_type: &str, blob: &Blob| json!({"mediaType": media_type, "size": blob.bytes.len(), "digest": blob.digest});
-        let layers = self.layers.iter().map(|layer| descriptor(twin.layer_type(), layer)).collect::<Vec<_>>();
+        let layers = self.layers.iter().map(|layer| descriptor(layer_type, layer)).collect::<Vec<_>>();
         let document = json!({
             "schemaVersion": 2,
             "mediaType": twin.media_type(),
@@ -133,7 +138,7 @@ pub fn layer_number(number: usize) -> Blob {
 }
 
 /// The files of [`runnable`], as the topmost layer leaves them.
-pub const FILES: [layers::File; 3] = [
+pub const FILES: [layers::File<'static>; 3] = [
     ("etc/first", "from the first layer\n"),
     ("data/second", "from the second layer\n"),
     ("data/deep/third", "third: ž 🐳\n"),

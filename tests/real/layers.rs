@@ -1,12 +1,12 @@
 //! Layers that real engines unpack: a tar of a few small files, and the same in gzip.
 
 /// A file of a layer: its path without a leading slash, and its text.
-pub type File = (&'static str, &'static str);
+pub type File<'a> = (&'a str, &'a str);
 
 const BLOCK: usize = 512;
 
 /// A tar (POSIX ustar) of `files`, each after the folders that lead to it.
-pub fn tar(files: &[File]) -> Vec<u8> {
+pub fn tar(files: &[File<'_>]) -> Vec<u8> {
     let mut archive = Vec::new();
     let mut folders = Vec::new();
     for (path, text) in files {
@@ -58,6 +58,22 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     member.extend_from_slice(&crc32(bytes).to_le_bytes());
     member.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_le_bytes());
     member
+}
+
+/// `bytes` as a zstd frame (RFC 8878) of raw blocks: the same bytes everywhere.
+pub fn zstd(bytes: &[u8]) -> Vec<u8> {
+    const BLOCK_MAX: usize = 128 << 10;
+    // The magic number, then a frame header: one segment, and its size in four bytes.
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0b1010_0000];
+    frame.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_le_bytes());
+    let count = bytes.len().div_ceil(BLOCK_MAX).max(1);
+    for number in 0..count {
+        let part = &bytes[number * BLOCK_MAX..bytes.len().min((number + 1) * BLOCK_MAX)];
+        let head = u32::try_from(part.len()).unwrap() << 3 | u32::from(number + 1 == count);
+        frame.extend_from_slice(&head.to_le_bytes()[..3]);
+        frame.extend_from_slice(part);
+    }
+    frame
 }
 
 fn crc32(bytes: &[u8]) -> u32 {

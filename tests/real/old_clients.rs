@@ -1,67 +1,17 @@
 //! Real engines that pull what was translated: a proxy gives their requests the headers of another client.
 
-use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    thread,
-};
-
-use serde_json::Value;
-
 use crate::{
+    disguise::disguised,
     documents,
     engines::{Containerd, Dockerd, reference},
     guises::{Guise, READS_OCI, READS_SCHEMA_1, READS_SCHEMA_2},
     http,
     images::{self, Twin},
-    registries::{Gateway, Registry},
+    registries::{Gateway, Registry, said},
 };
 
 const REPOSITORY: &str = "test/old";
 const TAG: &str = "v1";
-
-/// Listens on a free port for as long as the test process lives, and passes every request on in this guise.
-fn disguised(gateway: SocketAddr, guise: Guise) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for connection in listener.incoming().flatten() {
-            // A connection that breaks is for the client at its other end to report.
-            thread::spawn(move || pass_on(connection, gateway, guise));
-        }
-    });
-    address
-}
-
-/// One request of one connection: the head rewritten, the answer as it comes.
-fn pass_on(mut client: TcpStream, gateway: SocketAddr, guise: Guise) -> std::io::Result<()> {
-    let mut head = String::new();
-    let mut reader = BufReader::new(client.try_clone()?);
-    while !head.ends_with("\r\n\r\n") {
-        // What is no text is a TLS greeting: engines try that first, and go on in plain HTTP after this answer.
-        let read = reader.read_line(&mut head);
-        if !matches!(read, Ok(1..)) || !head.contains(" HTTP/1.") {
-            return client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        }
-    }
-    let mut server = TcpStream::connect(gateway)?;
-    server.write_all(rewritten(&head, guise).as_bytes())?;
-    let mut answer = Vec::new();
-    server.read_to_end(&mut answer)?;
-    client.write_all(&answer)?;
-    client.shutdown(Shutdown::Both)
-}
-
-/// The head of a request with the headers of the guise, on a connection that ends with its answer.
-fn rewritten(head: &str, guise: Guise) -> String {
-    let kept = head.trim_end().split("\r\n").filter(|line| {
-        let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
-        !["accept", "user-agent", "connection"].contains(&name.as_str())
-    });
-    let accept = guise.accept.map(|types| format!("Accept: {types}"));
-    let own = [format!("User-Agent: {}", guise.user_agent), "Connection: close".to_owned()].into_iter().chain(accept);
-    kept.map(str::to_owned).chain(own).map(|line| line + "\r\n").chain(["\r\n".to_owned()]).collect()
-}
 
 /// A gateway in front of a registry that stores one twin of the runnable image, and the proxy in front of the gateway.
 struct Stage {
@@ -106,11 +56,6 @@ impl Stage {
         });
         digest
     }
-}
-
-/// A text field of a line of the gateway's log.
-fn said<'a>(line: &'a Value, key: &str) -> &'a str {
-    line["fields"][key].as_str().or_else(|| line[key].as_str()).unwrap_or_default().trim_matches('"')
 }
 
 /// The digest of the schema 1 that docker-registry makes of the schema 2 twin.

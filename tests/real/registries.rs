@@ -190,4 +190,15 @@ impl Gateway {
         });
         found.expect("the wait ended with a line")
     }
+    /// Waits for the line about a manifest of this repository that was given by this tag or digest.
+    pub fn wait_for_manifest(&mut self, repository: &str, reference: &str) -> Value {
+        let path = format!("/v2/{repository}/manifests/{reference}");
+        let what = format!("log an answer for {path}");
+        self.wait_for_line(&what, |line| said(line, "path") == path && line["status"] == 200)
+    }
+}
+
+/// A text field of a line of the gateway's log.
+pub fn said<'a>(line: &'a Value, key: &str) -> &'a str {
+    line[key].as_str().unwrap_or_default().trim_matches('"')
 }
