@@ -13,7 +13,7 @@ use schemabridge::image::manifest::{Content, Manifest};
 use schemabridge::image::media_type::Format;
 use schemabridge::image::oci::Index;
 use schemabridge::image::platform::Platform;
-use schemabridge::translate::index::{Entry, Fate, Omission, Order, parent};
+use schemabridge::translate::index::{Entry, Fate, Omission, Order, Packing, parent};
 use schemabridge::translate::{Derived, Untranslatable};
 
 use crate::support::client::{Client, Reply};
@@ -45,7 +45,7 @@ fn grouped() -> Order {
 /// What becomes of one entry, as a number says it.
 fn fate(choice: u8, digest: &Digest) -> Fate {
     match choice {
-        0 | 1 => Fate::Kept { media_type: images::SCHEMA2.to_owned() },
+        0 | 1 => Fate::Kept { media_type: images::SCHEMA2.to_owned(), packing: Packing::Other },
         2 | 3 => {
             Fate::Derived { format: Format::Schema2, digest: Digest::sha256(digest.as_str().as_bytes()), size: 77 }
         }

@@ -17,7 +17,7 @@ use crate::image::platform::Platform;
 use crate::image::reference::Repository;
 use crate::store::memory::Completeness;
 use crate::translate::Derived;
-use crate::translate::index::{self, Entry, Fate, Layers, Omission, Shape};
+use crate::translate::index::{self, Entry, Fate, Layers, Omission, Packing, Shape};
 use crate::upstream::Caller;
 
 use super::Gateway;
@@ -60,15 +60,6 @@ enum Child {
     Read(Arc<Manifest>),
     /// It cannot be used, and why.
     Unusable(Omission),
-}
-
-/// How the layers of a child are packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Packing {
-    Zstd,
-    Other,
-    /// The registry does not have the child.
-    Missing,
 }
 
 impl Gateway {
@@ -163,31 +154,32 @@ impl Gateway {
         if index.manifests.len() > self.options.index.entries_max {
             return Ok((Arc::default(), Completeness::Whole));
         }
-        let looked_at: Vec<BoxFuture<'_, Result<Packing, Obstacle>>> =
+        let looked_at: Vec<BoxFuture<'_, Result<Option<Packing>, Obstacle>>> =
             index.manifests.iter().map(|entry| self.packing(place, entry)).collect();
-        let found: Vec<Packing> = self.at_once(looked_at).await?;
-        let zstd = found.iter().enumerate().filter(|(_, packing)| **packing == Packing::Zstd);
+        let found: Vec<Option<Packing>> = self.at_once(looked_at).await?;
+        let zstd = found.iter().enumerate().filter(|(_, packing)| **packing == Some(Packing::Zstd));
         let zstd: Arc<BTreeSet<usize>> = Arc::new(zstd.map(|(position, _)| position).collect());
-        if found.contains(&Packing::Missing) {
+        if found.contains(&None) {
             return Ok((zstd, Completeness::Partial));
         }
         self.memory.remember_zstd_entries(place.repository.clone(), digest.clone(), Arc::clone(&zstd)).await;
         Ok((zstd, Completeness::Whole))
     }
 
+    /// How the layers of an entry are packed; `None` if the registry does not have it.
     fn packing<'a>(
         self: &'a Arc<Self>,
         place: Place<'a>,
         entry: &'a Descriptor,
-    ) -> BoxFuture<'a, Result<Packing, Obstacle>> {
+    ) -> BoxFuture<'a, Result<Option<Packing>, Obstacle>> {
         async move {
             if entry.role() != Role::Image {
-                return Ok(Packing::Other);
+                return Ok(Some(Packing::Other));
             }
             Ok(match self.read_child(place, &entry.digest).await? {
-                Child::Read(child) if has_zstd_layers(&child) => Packing::Zstd,
-                Child::Unusable(Omission::Missing) => Packing::Missing,
-                Child::Read(_) | Child::Unusable(_) => Packing::Other,
+                Child::Read(child) => Some(packing_of(&child)),
+                Child::Unusable(Omission::Missing) => None,
+                Child::Unusable(_) => Some(Packing::Other),
             })
         }
         .boxed()
@@ -258,7 +250,7 @@ impl Gateway {
         async move {
             let place = Place { caller: &order.caller, repository: &order.repository };
             let platform = listed.known_platform().cloned();
-            let kept_as_listed = || Fate::Kept { media_type: listed.media_type.clone() };
+            let kept_as_listed = || Fate::Kept { media_type: listed.media_type.clone(), packing: Packing::Other };
             let fate = match (listed.role(), order.target) {
                 (Role::Attestation, Format::List) => Fate::LeftOut(Omission::Attestation),
                 (Role::Artifact, Format::List) => Fate::LeftOut(Omission::Artifact),
@@ -297,18 +289,18 @@ impl Gateway {
                 return Ok(Fate::LeftOut(Omission::Artifact));
             }
             (Format::Artifact | Format::List | Format::Index, _) => {
-                return Ok(Fate::Kept { media_type: child.media_type().to_owned() });
+                return Ok(Fate::Kept { media_type: child.media_type().to_owned(), packing: packing_of(child) });
             }
             (format, Format::List) => (format, Format::Schema2),
             (format, _) => (format, Format::Oci),
         };
         if let Shape::Rebuilt { layers: Layers::WithoutZstd, .. } = shape
-            && has_zstd_layers(child)
+            && packing_of(child) == Packing::Zstd
         {
             return leave_out("its layers are compressed with zstd, which this client cannot unpack");
         }
         if stays(child, target, shape) {
-            return Ok(Fate::Kept { media_type: child.media_type().to_owned() });
+            return Ok(Fate::Kept { media_type: child.media_type().to_owned(), packing: packing_of(child) });
         }
         if format == Format::Schema1 {
             return leave_out("it is stored as schema 1, from which there is no translation");
@@ -364,8 +356,11 @@ fn stays(child: &Manifest, target: Format, shape: &Shape) -> bool {
     is_read(child.format()) && is_read(child.counts_as())
 }
 
-fn has_zstd_layers(child: &Manifest) -> bool {
-    matches!(child.content(), Content::Image(image) if image.has_zstd_layers())
+fn packing_of(child: &Manifest) -> Packing {
+    match child.content() {
+        Content::Image(image) if image.has_zstd_layers() => Packing::Zstd,
+        _ => Packing::Other,
+    }
 }
 
 fn completeness(entries: &[Entry]) -> Completeness {

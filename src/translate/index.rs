@@ -71,6 +71,8 @@ pub enum Fate {
     Kept {
         /// The media type.
         media_type: String,
+        /// How its layers are packed.
+        packing: Packing,
     },
     /// It was translated.
     Derived {
@@ -85,6 +87,15 @@ pub enum Fate {
     LeftOut(Omission),
 }
 
+/// How the layers of an image are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// One of them with zstd, which fewer clients unpack.
+    Zstd,
+    /// None of them so.
+    Other,
+}
+
 /// Why an entry has no place in the parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Omission {
@@ -96,7 +107,7 @@ pub enum Omission {
     Missing,
     /// It cannot be said in the target format.
     Untranslatable(String),
-    /// An earlier entry is for the same platform.
+    /// Another entry is for the same platform.
     SamePlatform,
 }
 
@@ -107,7 +118,7 @@ impl fmt::Display for Omission {
             Self::Artifact => formatter.write_str("is not an image"),
             Self::Missing => formatter.write_str("is not in the registry"),
             Self::Untranslatable(reason) => write!(formatter, "cannot be translated: {reason}"),
-            Self::SamePlatform => formatter.write_str("is for the platform of an earlier entry"),
+            Self::SamePlatform => formatter.write_str("is for the platform of another entry"),
         }
     }
 }
@@ -162,17 +173,27 @@ pub fn without(stored: &Manifest, dropped: &BTreeSet<usize>) -> Result<Derived, 
     Derived::new(document, digest, stored.format())
 }
 
-/// Docker takes the first entry for a platform, and so does the list: what stands earlier has gone before what would
-/// only be shadowed by it. Entries that cannot be translated (zstd layers) are gone already.
+/// Docker takes the first entry for a platform, and so does the list, but for one with zstd layers: a sibling without
+/// them goes before it, wherever it stands.
 fn leave_out_same_platforms(entries: &mut [Entry]) {
     let mut seen: Vec<Platform> = Vec::new();
-    for entry in entries.iter_mut().filter(|entry| is_runnable(entry)) {
-        let Some(platform) = entry.platform.as_ref().map(normalised) else { continue };
-        if seen.contains(&platform) {
-            entry.fate = Fate::LeftOut(Omission::SamePlatform);
-        } else {
-            seen.push(platform);
+    for round in [Packing::Other, Packing::Zstd] {
+        for entry in entries.iter_mut().filter(|entry| is_runnable(entry) && packing(entry) == round) {
+            let Some(platform) = entry.platform.as_ref().map(normalised) else { continue };
+            if seen.contains(&platform) {
+                entry.fate = Fate::LeftOut(Omission::SamePlatform);
+            } else {
+                seen.push(platform);
+            }
         }
+    }
+}
+
+/// What is translated has no zstd layers: no cell writes them.
+fn packing(entry: &Entry) -> Packing {
+    match entry.fate {
+        Fate::Kept { packing, .. } => packing,
+        Fate::Derived { .. } | Fate::LeftOut(_) => Packing::Other,
     }
 }
 
@@ -203,7 +224,7 @@ fn gone(entry: &Entry) -> Option<&str> {
 
 fn descriptor(entry: &Entry, target: Format) -> Option<Descriptor> {
     let (media_type, digest, size) = match &entry.fate {
-        Fate::Kept { media_type } => (media_type.clone(), entry.listed.digest.clone(), entry.listed.size),
+        Fate::Kept { media_type, .. } => (media_type.clone(), entry.listed.digest.clone(), entry.listed.size),
         Fate::Derived { format, digest, size } => (format.media_type().to_owned(), digest.clone(), *size),
         Fate::LeftOut(_) => return None,
     };
@@ -280,4 +301,39 @@ fn named(entries: &[Entry]) -> String {
     }
     let more = if more == 0 { String::new() } else { format!("; and {more} more") };
     format!("{}{more}", words.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(seed: &[u8], packing: Packing) -> Entry {
+        let listed = Descriptor {
+            media_type: Format::Schema2.media_type().to_owned(),
+            digest: Digest::sha256(seed),
+            size: 1,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+            platform: Some(Platform::linux_amd64()),
+            artifact_type: None,
+        };
+        let fate = Fate::Kept { media_type: listed.media_type.clone(), packing };
+        Entry { platform: listed.platform.clone(), listed, fate }
+    }
+
+    #[test]
+    fn a_sibling_without_zstd_is_the_one_of_its_platform_wherever_it_stands() {
+        let stored = Index { manifests: Vec::new(), annotations: BTreeMap::new() };
+        let (zstd, gzip) = (kept(b"zstd", Packing::Zstd), kept(b"gzip", Packing::Other));
+        for entries in [vec![zstd.clone(), gzip.clone()], vec![gzip.clone(), zstd.clone()]] {
+            let made = parent(&stored, entries, Format::List, &Order::Stored).unwrap();
+            let text = String::from_utf8(made.bytes.to_vec()).unwrap();
+            assert!(
+                text.contains(gzip.listed.digest.as_str()) && !text.contains(zstd.listed.digest.as_str()),
+                "{text}"
+            );
+        }
+        let alone = parent(&stored, vec![zstd.clone()], Format::List, &Order::Stored).unwrap();
+        assert!(String::from_utf8(alone.bytes.to_vec()).unwrap().contains(zstd.listed.digest.as_str()));
+    }
 }
