@@ -148,6 +148,20 @@ async fn one_entry_is_left_for_each_platform_and_gzip_before_zstd_in_either_orde
     assert_eq!(given(&Client::docker_17(), &oci_index(&[three, two]), &there).await, expected.text());
 }
 
+/// Of two images of one platform the one with layers that every reader of the list can unpack, whatever their manifests'
+/// format.
+#[tokio::test]
+async fn a_schema_2_image_of_zstd_layers_does_not_hide_its_gzip_sibling() {
+    let (packed, app) = (zstd("amd64"), gzip("app", "amd64"));
+    let [first, second] = [Entry::on(&packed.schema2(), "linux/amd64"), Entry::on(&app.oci(), "linux/amd64")];
+    let expected = docker_list(&[Entry::on(&app.schema2(), "linux/amd64")]);
+    let script = Client::new("", &[&format!("{}, {}", images::LIST, images::SCHEMA2)]);
+    for order in [[first.clone(), second.clone()], [second, first]] {
+        let there = [&packed.schema2(), &app.oci()];
+        assert_eq!(given(&script, &oci_index(&order), &there).await, expected.text());
+    }
+}
+
 /// `arm64` and `arm64/v8` are one platform; variants of arm, and versions of Windows, are not.
 #[tokio::test]
 async fn platforms_that_differ_in_variant_or_version_all_stay() {
