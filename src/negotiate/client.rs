@@ -97,7 +97,8 @@ impl Client {
     /// The same for one repository, for which the operator may have fixed another.
     pub fn platform_for(&self, repository: &Repository, policy: &Policy) -> WantedPlatform {
         match policy.platforms.iter().find(|rule| rule.repositories.matches(repository.as_str())) {
-            Some(rule) => WantedPlatform::new(rule.platform.clone(), &policy.arm_variants),
+            Some(rule) => WantedPlatform::new(rule.platform.clone(), &policy.arm_variants)
+                .on_windows_build(self.platform.windows_build()),
             None => self.platform.clone(),
         }
     }

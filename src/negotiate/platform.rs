@@ -57,6 +57,11 @@ impl WantedPlatform {
         &self.platform
     }
 
+    /// The build of Windows that the client says it runs on.
+    pub fn windows_build(&self) -> Option<u32> {
+        self.windows_build
+    }
+
     /// How well `offered` suits, 0 the best; `None` where it does not.
     fn rank(&self, offered: &Platform) -> Option<(usize, u32)> {
         Some((self.variant_rank(offered)?, self.build_rank(offered)))
