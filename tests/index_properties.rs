@@ -45,7 +45,7 @@ fn grouped() -> Order {
 /// What becomes of one entry, as a number says it.
 fn fate(choice: u8, digest: &Digest) -> Fate {
     match choice {
-        0 | 1 => Fate::Kept { media_type: images::SCHEMA2.to_owned(), packing: Packing::Other },
+        0 | 1 => Fate::Kept { media_type: images::SCHEMA2.to_owned(), size: 7, packing: Packing::Other },
         2 | 3 => {
             Fate::Derived { format: Format::Schema2, digest: Digest::sha256(digest.as_str().as_bytes()), size: 77 }
         }

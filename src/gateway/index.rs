@@ -250,7 +250,8 @@ impl Gateway {
         async move {
             let place = Place { caller: &order.caller, repository: &order.repository };
             let platform = listed.known_platform().cloned();
-            let kept_as_listed = || Fate::Kept { media_type: listed.media_type.clone(), packing: Packing::Other };
+            let kept_as_listed =
+                || Fate::Kept { media_type: listed.media_type.clone(), size: listed.size, packing: Packing::Other };
             let fate = match (listed.role(), order.target) {
                 (Role::Attestation, Format::List) => Fate::LeftOut(Omission::Attestation),
                 (Role::Artifact, Format::List) => Fate::LeftOut(Omission::Artifact),
@@ -289,7 +290,7 @@ impl Gateway {
                 return Ok(Fate::LeftOut(Omission::Artifact));
             }
             (Format::Artifact | Format::List | Format::Index, _) => {
-                return Ok(Fate::Kept { media_type: child.media_type().to_owned(), packing: packing_of(child) });
+                return Ok(kept(child));
             }
             (format, Format::List) => (format, Format::Schema2),
             (format, _) => (format, Format::Oci),
@@ -300,7 +301,7 @@ impl Gateway {
             return leave_out("its layers are compressed with zstd, which this client cannot unpack");
         }
         if stays(child, target, shape) {
-            return Ok(Fate::Kept { media_type: child.media_type().to_owned(), packing: packing_of(child) });
+            return Ok(kept(child));
         }
         if format == Format::Schema1 {
             return leave_out("it is stored as schema 1, from which there is no translation");
@@ -354,6 +355,12 @@ fn stays(child: &Manifest, target: Format, shape: &Shape) -> bool {
         Shape::Pruned => true,
     };
     is_read(child.format()) && is_read(child.counts_as())
+}
+
+/// The child as it is stored.
+fn kept(child: &Manifest) -> Fate {
+    let (media_type, size) = (child.media_type().to_owned(), child.bytes().len() as u64);
+    Fate::Kept { media_type, size, packing: packing_of(child) }
 }
 
 fn packing_of(child: &Manifest) -> Packing {

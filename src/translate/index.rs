@@ -71,6 +71,8 @@ pub enum Fate {
     Kept {
         /// The media type.
         media_type: String,
+        /// Its length in bytes: what the list says of it may be wrong.
+        size: u64,
         /// How its layers are packed.
         packing: Packing,
     },
@@ -224,7 +226,7 @@ fn gone(entry: &Entry) -> Option<&str> {
 
 fn descriptor(entry: &Entry, target: Format) -> Option<Descriptor> {
     let (media_type, digest, size) = match &entry.fate {
-        Fate::Kept { media_type, .. } => (media_type.clone(), entry.listed.digest.clone(), entry.listed.size),
+        Fate::Kept { media_type, size, .. } => (media_type.clone(), entry.listed.digest.clone(), *size),
         Fate::Derived { format, digest, size } => (format.media_type().to_owned(), digest.clone(), *size),
         Fate::LeftOut(_) => return None,
     };
@@ -317,7 +319,7 @@ mod tests {
             platform: Some(Platform::linux_amd64()),
             artifact_type: None,
         };
-        let fate = Fate::Kept { media_type: listed.media_type.clone(), packing };
+        let fate = Fate::Kept { media_type: listed.media_type.clone(), size: 1, packing };
         Entry { platform: listed.platform.clone(), listed, fate }
     }
 
