@@ -5,7 +5,7 @@ use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 
 use super::digest::Digest;
-use super::json::{self, Dialect, Object, ObjectWriter, Raw};
+use super::json::{self, Dialect, Object, Raw};
 use super::manifest::{MANIFEST_BYTES_MAX, Malformed, TOP_FIELDS, read_array, read_string, refuse_other_case};
 use super::timestamp::Timestamp;
 
@@ -127,26 +127,53 @@ pub struct Payload<'a> {
     pub tag: &'a str,
     /// `GOARCH` of the image, empty if it is not known.
     pub architecture: &'a str,
-    /// Blob digest and `v1Compatibility` of each entry, the topmost first. As in Go, that is JSON whose strings may hold
-    /// bytes that are not UTF-8.
+    /// Blob digest and `v1Compatibility` of each entry, the topmost first; at least one. As in Go, `v1Compatibility` is
+    /// JSON whose strings may hold bytes that are not UTF-8.
     pub entries: &'a [(Digest, Vec<u8>)],
 }
 
 impl Payload<'_> {
     /// The payload in the canonical form of CNCF distribution 2.8: three spaces, no newline at the end.
+    ///
+    /// A payload can be megabytes, so each byte is written once, where it stays.
     pub fn write(&self) -> String {
-        let layer = |(digest, _): &(Digest, Vec<u8>)| ObjectWriter::new().string("blobSum", digest.as_str()).finish();
-        let entry = |(_, entry): &(Digest, Vec<u8>)| ObjectWriter::new().string("v1Compatibility", entry).finish();
-        let compact = ObjectWriter::new()
-            .json("schemaVersion", "1")
-            .string("name", self.name)
-            .string("tag", self.tag)
-            .string("architecture", self.architecture)
-            .json("fsLayers", &json::array(self.entries.iter().map(layer)))
-            .json("history", &json::array(self.entries.iter().map(entry)))
-            .finish();
-        json::indented(&compact, "", "   ")
+        let mut text = String::with_capacity(self.bytes_expected());
+        text.push_str("{\n   \"schemaVersion\": 1");
+        for (key, value) in [("name", self.name), ("tag", self.tag), ("architecture", self.architecture)] {
+            push_key(&mut text, key);
+            json::push_string(&mut text, value.as_bytes());
+        }
+        let layers = self.entries.iter().map(|(digest, _)| digest.as_str().as_bytes());
+        push_elements(&mut text, "fsLayers", "blobSum", layers);
+        push_elements(&mut text, "history", "v1Compatibility", self.entries.iter().map(|(_, entry)| entry.as_slice()));
+        text.push_str("\n}");
+        text
     }
+
+    /// Room for most payloads: beside an entry stand a digest and some 90 bytes of keys and white space, and the quotes
+    /// in the entry are escaped.
+    fn bytes_expected(&self) -> usize {
+        const BESIDE_AN_ENTRY: usize = 192;
+        let entries = self.entries.iter().map(|(_, entry)| BESIDE_AN_ENTRY + entry.len() + entry.len() / 4);
+        entries.sum::<usize>() + BESIDE_AN_ENTRY + self.name.len() + self.tag.len()
+    }
+}
+
+fn push_key(text: &mut String, key: &str) {
+    text.extend([",\n   \"", key, "\": "]);
+}
+
+/// Writes an array of objects that have one string each; [`read_elements`] reads them.
+fn push_elements<'a>(text: &mut String, list: &str, field: &str, values: impl Iterator<Item = &'a [u8]>) {
+    push_key(text, list);
+    text.push('[');
+    for (index, value) in values.enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        text.extend([comma, "\n      {\n         \"", field, "\": "]);
+        json::push_string(text, value);
+        text.push_str("\n      }");
+    }
+    text.push_str("\n   ]");
 }
 
 #[cfg(test)]
