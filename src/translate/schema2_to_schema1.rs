@@ -2,6 +2,7 @@
 //! (`manifest/schema1/config_builder.go`), and so as Docker Hub did it. Where distribution loses layers or panics, this
 //! refuses or completes; where a config carries keys that break engines, they are left out.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256, Sha384};
@@ -63,13 +64,17 @@ fn refuse_layers(image: &ImageManifest) -> Result<(), Untranslatable> {
 /// One entry of schema 1's two lists before it is written.
 struct Step<'a> {
     blob: &'a Digest,
-    history: History,
+    history: Cow<'a, History>,
 }
 
 /// The history with the layer that each step made, the oldest first. Every layer has a step: where the history tells of
 /// too few, it tells of the oldest ones, and each one left over gets a step that says nothing but when the image was
 /// made. An image of nothing at all is one step that made no layer.
-fn steps<'a>(config: &Config<'_>, rootfs: &Rootfs, image: &'a ImageManifest) -> Result<Vec<Step<'a>>, Untranslatable> {
+fn steps<'a>(
+    config: &'a Config<'_>,
+    rootfs: &Rootfs,
+    image: &'a ImageManifest,
+) -> Result<Vec<Step<'a>>, Untranslatable> {
     let layers = image.layers.len();
     if rootfs.diff_ids.len() != layers {
         return Err(Untranslatable::DiffIds { diff_ids: rootfs.diff_ids.len(), layers });
@@ -81,12 +86,13 @@ fn steps<'a>(config: &Config<'_>, rootfs: &Rootfs, image: &'a ImageManifest) -> 
     for history in &config.history {
         let blob = if history.empty_layer { Some(empty_layer::digest()) } else { blobs.next() };
         let blob = blob.ok_or(Untranslatable::History { steps: told, layers })?;
-        steps.push(Step { blob, history: history.clone() });
+        steps.push(Step { blob, history: Cow::Borrowed(history) });
     }
     let untold = || History { created: config.created.clone(), ..History::default() };
-    steps.extend(blobs.map(|blob| Step { blob, history: untold() }));
+    steps.extend(blobs.map(|blob| Step { blob, history: Cow::Owned(untold()) }));
     if steps.is_empty() {
-        steps.push(Step { blob: empty_layer::digest(), history: History { empty_layer: true, ..untold() } });
+        let history = History { empty_layer: true, ..untold() };
+        steps.push(Step { blob: empty_layer::digest(), history: Cow::Owned(history) });
     }
     Ok(steps)
 }
