@@ -32,7 +32,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
-# And how many answers of the upstream may wait for each other: the tag, the children, and one to spare; configs besides.
+# And how many answers of the upstream may wait for each other: the tag, the index, its children, and their configs.
 TAGS = {"named": 3, "unnamed": 4}
 
 
