@@ -12,6 +12,7 @@ import tempfile
 import time
 
 import image
+import index
 from peers import CORES, Peers, free_port
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -281,7 +282,8 @@ def bench_program(name):
     raise SystemExit(f"cargo built no bench {name}")
 
 
-FIGURES = {"cached": cached_manifest, "asking": asking_each_time, "blob": blob, "translate": translate}
+FIGURES = {"cached": cached_manifest, "asking": asking_each_time, "blob": blob, "translate": translate,
+           "index": index.measure}
 
 
 def main():
@@ -289,12 +291,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements for each figure (default 5)")
     parser.add_argument("--seconds", type=int, default=4, help="length of one measurement of a rate (default 4)")
     parser.add_argument("--only", action="append", choices=FIGURES, help="measure this only; repeatable")
+    parser.add_argument("--gateway", metavar="FILE", default=GATEWAY, help="measure this program (default: the release)")
     parser.add_argument("--json", metavar="FILE", help="add every measurement to this file, a JSON object a line")
     arguments = parser.parse_args()
     report = Report(arguments.json)
     for name in arguments.only or FIGURES:
         with tempfile.TemporaryDirectory(prefix="schemabridge-bench-") as directory:
-            with Peers(pathlib.Path(directory), str(GATEWAY)) as peers:
+            with Peers(pathlib.Path(directory), str(arguments.gateway)) as peers:
                 print(name, flush=True)
                 FIGURES[name](Bench(peers, report, arguments.rounds, arguments.seconds))
     print()
