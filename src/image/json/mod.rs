@@ -10,5 +10,5 @@ mod write;
 
 pub use raw::{Object, Raw};
 pub use scan::{DEPTH_MAX, Dialect, Fault, scan};
-pub use text::{equal_fold, quoted};
+pub use text::{equal_fold, push_string, quoted};
 pub use write::{ObjectWriter, array, compacted, indented, object, string};

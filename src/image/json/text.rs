@@ -70,7 +70,7 @@ fn code_unit(text: &str) -> Option<(u16, &str)> {
 /// Writes a string in quotes as Go's `json.Marshal` does: `<`, `>`, `&`, U+2028 and U+2029 escaped; of the control
 /// characters only `\n`, `\r` and `\t` short (before Go 1.22, and so in every distribution 2.8 that was released). Go's
 /// strings hold any bytes: each one that is not UTF-8 is written as the escape of U+FFFD, which itself needs none.
-pub(super) fn push_string(out: &mut String, text: &[u8]) {
+pub fn push_string(out: &mut String, text: &[u8]) {
     out.reserve(text.len() + 2);
     out.push('"');
     for chunk in text.utf8_chunks() {
