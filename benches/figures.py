@@ -16,7 +16,7 @@ import index
 from peers import CORES, Peers, free_port
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-GATEWAY = ROOT / "target/release/schemabridge"
+GATEWAY = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release/schemabridge"
 # The client of the measurements: reads schema 1 only.
 DOCKER_1_9 = "docker/1.9.1 go/go1.4.3 git-commit/a34a1d5 kernel/4.1.13 os/linux arch/amd64"
 CONNECTIONS = 32
