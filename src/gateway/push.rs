@@ -24,13 +24,13 @@ impl Gateway {
     /// Answers a request that is neither GET nor HEAD.
     pub(super) async fn push(self: &Arc<Self>, exchange: &mut Exchange, route: Route) -> Result<Response<Body>, Fault> {
         let method = exchange.head.method.clone();
+        if !matches!(method, Method::PUT | Method::POST | Method::PATCH | Method::DELETE) {
+            return Err(Fault::NotAllowed(format!("{method} is not a method of a registry")));
+        }
         if self.options.pushes == Pushes::Refused {
             return Err(Fault::NotAllowed(format!(
                 "{method} is not served: this gateway only reads; start it with --push to let pushes through"
             )));
-        }
-        if !matches!(method, Method::PUT | Method::POST | Method::PATCH | Method::DELETE) {
-            return Err(Fault::NotAllowed(format!("{method} is not a method of a registry")));
         }
         match route {
             Route::Manifest { repository, .. } if method == Method::PUT => {
