@@ -13,6 +13,7 @@
 //! rest (see `frame.rs`), so damage is noticed: the digest of a schema 1 document leaves its signature out.
 
 mod frame;
+pub mod layout;
 pub mod location;
 pub mod memory;
 pub mod recipe;
