@@ -66,17 +66,25 @@ async fn the_clients_accept_never_goes_upstream_for_a_manifest() {
     }
 }
 
+/// One question upstream, for the source. The digest of a schema 1 leaves its signature open, so there the upstream is
+/// asked for the digest itself too: what is stored goes first.
 #[tokio::test]
-async fn a_derived_digest_is_answered_after_asking_the_upstream_for_it_and_for_its_source() {
+async fn a_derived_digest_is_answered_after_asking_the_upstream_for_its_source() {
     let image = Image::classic("app");
     let (upstream, gateway) = with(&image.oci(), &image).await;
-    let derived = gateway.manifest(&Client::docker_17(), TAGGED).await;
-    assert_eq!(derived.digest(), image.schema2().digest);
-    upstream.forget();
-    let again = gateway.manifest(&Client::docker_17(), &named(derived.digest())).await;
-    assert_eq!((again.status, &again.body), (200, &derived.body));
-    assert!(!upstream.requests_to("*", &named(derived.digest())).is_empty(), "{:?}", upstream.lines());
-    assert!(!upstream.requests_to("*", &named(&image.oci().digest)).is_empty(), "{:?}", upstream.lines());
+    let source = format!("HEAD {}", named(&image.oci().digest));
+    for (client, asks_for_itself) in [(Client::docker_17(), false), (Client::docker_1_9_1(), true)] {
+        let derived = gateway.manifest(&client, TAGGED).await;
+        upstream.forget();
+        let again = gateway.get(&client, &named(derived.digest())).await;
+        assert_eq!((again.status, &again.body), (200, &derived.body));
+        let itself = asks_for_itself.then(|| format!("HEAD {}", named(derived.digest())));
+        let mut expected: Vec<String> = itself.into_iter().chain([source.clone()]).collect();
+        let mut asked = upstream.lines();
+        expected.sort();
+        asked.sort();
+        assert_eq!(asked, expected);
+    }
 }
 
 #[tokio::test]

@@ -39,6 +39,17 @@ fn content(file: &Path) -> Vec<u8> {
     framed[line + 1..].to_vec()
 }
 
+/// The derived document that stands beside a recipe: what follows the first two lines.
+fn document(store: &Path, derived: &str, recipe: &Path) -> Vec<u8> {
+    let hex = derived.strip_prefix("sha256:").unwrap();
+    let words: Vec<&str> = recipe.file_name().unwrap().to_str().unwrap().split('.').collect();
+    assert_eq!(words[0], hex);
+    let folder = store.join("v1/documents/1").join(&hex[..2]).join(&hex[2..4]);
+    let behind = content(&folder.join(format!("{}.{}", words[0], words[1])));
+    let line = behind.iter().position(|byte| *byte == b'\n').unwrap();
+    behind[line + 1..].to_vec()
+}
+
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
@@ -91,8 +102,7 @@ async fn every_derived_document_of_a_run_is_made_again_from_its_recipe_alone() {
     for file in &recipes {
         let recipe: Value = serde_json::from_slice(&content(file)).unwrap();
         let derived = recipe["derived"].as_str().unwrap();
-        let hex = derived.strip_prefix("sha256:").unwrap();
-        let kept = content(&store.path().join("v1/documents/sha256").join(&hex[..2]).join(hex));
+        let kept = document(store.path(), derived, file);
         let again = cook(&recipe, &upstream, folder.path());
         assert_eq!(String::from_utf8_lossy(&again), String::from_utf8_lossy(&kept), "{recipe}");
         targets.insert(format!("{} -> {}", recipe["source_format"], recipe["target"]));

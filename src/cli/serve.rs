@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Request;
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,10 @@ pub(super) fn run(arguments: ServeArguments) -> Result<(), Failure> {
     for name in unknown_variables::<Commands>() {
         tracing::warn!(name, "this environment variable is none of schemabridge's: see `schemabridge serve --help`");
     }
+    #[cfg(debug_assertions)]
+    if let Some(arming) = arguments.fault_point {
+        crate::store::fault_point::arm(arming);
+    }
     let options = arguments.gateway.options()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(arguments, options))
 }
@@ -52,7 +57,10 @@ async fn serve(arguments: ServeArguments, options: Options) -> Result<(), Failur
         running.spawn(server::serve(listener, Arc::clone(&gateway), stop.clone().cancelled_owned()));
     }
     tracing::info!(address = %admin.local_addr()?, "admin listening");
-    let answer = |request: Request<_>, _| std::future::ready(admin::answer(&request));
+    let mut registry = Registry::with_prefix("schemabridge");
+    gateway.register_metrics(&mut registry);
+    let registry = Arc::new(registry);
+    let answer = move |request: Request<_>, _| std::future::ready(admin::answer(&request, &registry));
     running.spawn(server::serve_with(admin, stop.clone().cancelled_owned(), answer));
     running.close();
 

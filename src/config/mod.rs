@@ -44,6 +44,11 @@ pub struct ServeArguments {
     /// What is logged: error, warn, info, debug or trace
     #[arg(long, env = "SCHEMABRIDGE_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = values::log_level)]
     pub log_level: tracing::Level,
+
+    /// Test builds only: the process stops here, to be killed
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "POINT")]
+    pub fault_point: Option<crate::store::fault_point::Arming>,
 }
 
 /// The flags that decide how requests are answered.

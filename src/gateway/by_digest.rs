@@ -12,17 +12,18 @@ use http_body_util::BodyExt;
 
 use crate::image::digest::Digest;
 use crate::image::manifest::{MANIFEST_BYTES_MAX, Manifest};
-use crate::image::media_type::OCI_MANIFEST;
+use crate::image::media_type::{Format, OCI_MANIFEST};
 use crate::image::reference::{Reference, Repository};
-use crate::store::memory::Handed;
-use crate::store::{Recipe, Scope};
-use crate::translate::Derived;
-use crate::upstream::{DOCKER_CONTENT_DIGEST, Failure, StreamedBody, verified};
+use crate::store::memory::{Handed, LastUse};
+use crate::store::{self, RECIPES_MAX, Recipe, Scope, StoreFailure};
+use crate::translate::{Derived, EDITION};
+use crate::upstream::{Caller, DOCKER_CONTENT_DIGEST, Failure, StreamedBody, verified};
 
 use super::Gateway;
 use super::body::Body;
 use super::exchange::Exchange;
 use super::fault::Fault;
+use super::metrics::DerivedDigest;
 use super::respond::{Addressed, Document, Origin};
 
 /// What the upstream has under a digest.
@@ -41,25 +42,15 @@ impl Gateway {
         digest: Digest,
     ) -> Result<Response<Body>, Fault> {
         let scope = Scope::new(&self.options.upstream_name, &repository);
-        if let Some(handed) = self.memory.handed(&scope, &digest).await {
-            // What this process handed out needs no reading: two questions upstream, asked at once, decide who has it.
-            let reference = Reference::Digest(digest.clone());
-            let (stored, source) = tokio::join!(
-                self.resolve(&exchange.caller, &repository, &reference),
-                self.visible_source(exchange, &handed.recipes)
-            );
-            match (stored, source) {
-                (Err(failure), _) if !failure.may_be_absence() => return Err(failure.into()),
-                (Err(_), Err(refusal)) if !refusal.may_be_absence() => return Err(refusal.into()),
-                (Err(_), Ok(Some(recipe))) => return Ok(answer_handed(exchange, &handed.derived, recipe)),
-                // It is a stored document too, or the sources that are known here cannot be seen: the store may know
-                // others.
-                _ => {}
-            }
+        let known = self.memory.handed(&scope, &digest).await;
+        if let Some(handed) = &known
+            && let Some(response) = self.known_here(exchange, &repository, handed).await?
+        {
+            return Ok(response);
         }
-        let (upstream, recipes) =
-            tokio::join!(self.find_stored(exchange, &repository, &digest), self.store.recipes(&scope, &digest));
-        let absence = match upstream {
+        // The store is asked meanwhile, on a task of its own: what the upstream has does not wait for it.
+        let lookup = known.is_none().then(|| tokio::spawn(Arc::clone(self).look_up(scope.clone(), digest.clone())));
+        let absence = match self.find_stored(exchange, &repository, &digest).await {
             Ok(Found::Parsed(stored)) => {
                 exchange.record.outcome.stored = Some(stored.format());
                 return self.answer_stored(exchange, &stored, &digest, Addressed::ByDigest).await;
@@ -68,18 +59,139 @@ impl Gateway {
             Err(failure) if failure.may_be_absence() => failure,
             Err(failure) => return Err(failure.into()),
         };
+        let looked_up = match lookup {
+            Some(lookup) => lookup.await.map_err(|_| Fault::Internal)?,
+            None => Ok(known),
+        };
         // The upstream does not have it, or will not say (some answer 403 to what they do not have). Only the store can
         // say whether it was handed out, so without the store there is no saying no.
-        let recipes = match recipes {
-            Ok(recipes) => recipes,
-            Err(failure) if absence.is_not_found() => return Err(failure.into()),
-            Err(_) => return Err(absence.into()),
+        let answered = match looked_up {
+            Ok(handed) => self.handed_out(exchange, scope, &digest, handed.as_deref()).await,
+            Err(failure) => Err(failure.into()),
         };
-        match self.visible_source(exchange, &recipes).await {
-            Ok(Some(recipe)) => self.handed_out(exchange, scope, recipe.clone(), recipes.clone()).await,
-            Err(refusal) if absence.is_not_found() => Err(refusal.into()),
+        match answered {
+            Ok(Some(response)) => Ok(response),
+            Err(fault @ Fault::Lost) => Err(fault),
+            Err(fault) if absence.is_not_found() => Err(fault),
             Ok(None) | Err(_) => Err(absence.into()),
         }
+    }
+
+    /// What this process handed out or read before needs no reading: one question upstream decides whether this caller
+    /// may have it. Only the digest of a schema 1 document leaves room for other bytes, in its signature, and what is
+    /// stored goes before what is derived: there the upstream is asked for the digest too, at the same time.
+    async fn known_here(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        repository: &Repository,
+        handed: &Handed,
+    ) -> Result<Option<Response<Body>>, Fault> {
+        let source = match handed.derived.format {
+            Format::Schema1 => {
+                let reference = Reference::Digest(handed.derived.digest.clone());
+                let (stored, source) = tokio::join!(
+                    self.resolve(&exchange.caller, repository, &reference),
+                    self.visible_source(exchange, &handed.recipes)
+                );
+                match stored {
+                    // It is a stored document too.
+                    Ok(_) => return Ok(None),
+                    Err(failure) if !failure.may_be_absence() => return Err(failure.into()),
+                    Err(_) => source,
+                }
+            }
+            _ => self.visible_source(exchange, &handed.recipes).await,
+        };
+        match source {
+            Ok(Some(recipe)) => {
+                self.count(DerivedDigest::Hit);
+                if handed.last_use.is_due() {
+                    self.note_use(recipe, &handed.derived);
+                }
+                Ok(Some(answer_handed(exchange, &handed.derived, recipe)))
+            }
+            // The store may know other sources, or the upstream may have this very digest.
+            Ok(None) => Ok(None),
+            Err(refusal) if refusal.may_be_absence() => Ok(None),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// The derived document in the store, read once however many ask. It is nobody's to see yet.
+    async fn look_up(self: Arc<Self>, scope: Scope, digest: Digest) -> Result<Option<Arc<Handed>>, StoreFailure> {
+        let read = async {
+            let found = self.store.document(&scope, &digest, EDITION).await.map_err(Missing::Failed)?;
+            let found = found.ok_or(Missing::Absent)?;
+            let (store, document) = (self.store.clone(), found.document.clone());
+            tokio::spawn(async move { store.note_use_of(&found).await });
+            Ok(Arc::new(handed(document)))
+        };
+        match self.memory.handed_or(scope.clone(), digest.clone(), read).await {
+            Ok(handed) => Ok(Some(handed)),
+            Err(missing) => match &*missing {
+                Missing::Absent => Ok(None),
+                Missing::Failed(failure) => Err(failure.clone()),
+            },
+        }
+    }
+
+    /// A derived document that the upstream does not have itself: by the source that it was found with, or by another that
+    /// the store knows. `None` if it was never handed out, or all its sources are gone.
+    async fn handed_out(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        scope: Scope,
+        digest: &Digest,
+        found: Option<&Handed>,
+    ) -> Result<Option<Response<Body>>, Fault> {
+        let mut refusal = None;
+        if let Some(handed) = found {
+            match self.visible_source(exchange, &handed.recipes).await {
+                Ok(Some(recipe)) => {
+                    self.count(DerivedDigest::Hit);
+                    return Ok(Some(answer_handed(exchange, &handed.derived, recipe)));
+                }
+                Ok(None) => {}
+                Err(failure) if failure.is_trouble() => return Err(failure.into()),
+                Err(failure) => refusal = Some(failure),
+            }
+        }
+        let mut recipes = self.store.recipes(&scope, digest).await?;
+        recipes.retain(|recipe| {
+            !found.is_some_and(|handed| handed.recipes.iter().any(|tried| tried.source == recipe.source))
+        });
+        let visible = self.visible_source(exchange, &recipes).await;
+        let recipe = match (visible, refusal) {
+            (Ok(Some(recipe)), _) => recipe.clone(),
+            (Ok(None), None) => return Ok(None),
+            (Ok(None), Some(refusal)) | (Err(refusal), _) => return Err(refusal.into()),
+        };
+        let derived = match found {
+            Some(handed) => handed.derived.clone(),
+            None => self.bytes_of(&exchange.caller, &recipe).await?,
+        };
+        // The source that is alive goes first from now on.
+        let at = recipes.iter().position(|other| *other == recipe).unwrap_or_default();
+        recipes[..=at].rotate_right(1);
+        recipes.extend(found.iter().flat_map(|handed| &handed.recipes).cloned());
+        recipes.truncate(RECIPES_MAX);
+        let handed = Handed { derived, recipes, last_use: LastUse::now() };
+        let handed = self.memory.remember_handed(scope, handed).await;
+        self.note_use(&recipe, &handed.derived);
+        Ok(Some(answer_handed(exchange, &handed.derived, &recipe)))
+    }
+
+    /// The bytes that a recipe gave: kept by its edition, or made again where the store has them no more.
+    async fn bytes_of(self: &Arc<Self>, caller: &Caller, recipe: &Recipe) -> Result<Derived, Fault> {
+        if recipe.edition != EDITION
+            && let Some(found) = self.store.document(&recipe.scope(), &recipe.derived, recipe.edition).await?
+        {
+            self.count(DerivedDigest::Hit);
+            return Ok(handed(found.document).derived);
+        }
+        let derived = self.cook_again(caller, recipe).await?;
+        self.count(if derived.is_some() { DerivedDigest::Rederived } else { DerivedDigest::Lost });
+        derived.ok_or(Fault::Lost)
     }
 
     /// The first recipe whose source the upstream lets this caller see now. `None` if all sources are gone; any other
@@ -101,23 +213,6 @@ impl Gateway {
             }
         }
         refusal.map_or(Ok(None), Err)
-    }
-
-    /// Derived bytes out of the store, or made again by their recipe where the store has them no more.
-    async fn handed_out(
-        self: &Arc<Self>,
-        exchange: &mut Exchange,
-        scope: Scope,
-        recipe: Recipe,
-        recipes: Vec<Recipe>,
-    ) -> Result<Response<Body>, Fault> {
-        let kept = self.store.document(&recipe.derived).await?.filter(|bytes| verified(&recipe.derived, bytes).is_ok());
-        let derived = match kept {
-            Some(bytes) => Derived { bytes, digest: recipe.derived.clone(), format: recipe.target },
-            None => self.cook_again(&exchange.caller, &recipe).await?.ok_or(Fault::Lost)?,
-        };
-        let handed = self.memory.remember_handed(scope, Handed { derived, recipes }).await;
-        Ok(answer_handed(exchange, &handed.derived, &recipe))
     }
 
     /// What the upstream has under this digest, for this caller.
@@ -150,6 +245,18 @@ impl Gateway {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         Ok(Found::Unread { headers, body: Body::whole(bytes) })
     }
+}
+
+/// Why there is nothing to remember.
+enum Missing {
+    Absent,
+    Failed(StoreFailure),
+}
+
+fn handed(document: store::Document) -> Handed {
+    let store::Document { recipe, bytes } = document;
+    let derived = Derived { bytes, digest: recipe.derived.clone(), format: recipe.target };
+    Handed { derived, recipes: vec![recipe], last_use: LastUse::now() }
 }
 
 enum Start {

@@ -18,7 +18,7 @@ use crate::upstream::Failure;
 
 use super::Gateway;
 use super::body::Body;
-use super::derive::{Freshness, Obstacle, Order, is_unsigned};
+use super::derive::{Freshness, Obstacle, Order, Part, is_unsigned};
 use super::exchange::Exchange;
 use super::fault::Fault;
 use super::index::Place;
@@ -282,7 +282,7 @@ fn attempt(obstacle: Obstacle, stored: Format, exchange: &Exchange) -> Attempt {
 
 fn order_for(exchange: &Exchange, tagged: &Tagged, stored: Arc<Manifest>, source: Digest, target: Format) -> Order {
     let (caller, repository, tag) = (exchange.caller.clone(), tagged.repository.clone(), tagged.tag.clone());
-    Order { caller, repository, tag, stored, source, target, shape: None }
+    Order { caller, repository, tag, stored, source, target, shape: None, part: Part::Whole }
 }
 
 fn place<'a>(exchange: &'a Exchange, tagged: &'a Tagged) -> Place<'a> {

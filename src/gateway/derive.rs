@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -14,15 +15,20 @@ use crate::image::digest::Digest;
 use crate::image::manifest::{CONFIG_BYTES_MAX, Content, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Repository, Tag};
-use crate::store::memory::{Completeness, Dish, Handed, Kept};
-use crate::store::{RECIPES_MAX, Recipe, StoreFailure};
+use crate::store::memory::{Completeness, Dish, Handed, Kept, LastUse};
+use crate::store::{Claim, RECIPES_MAX, Recipe, StoreFailure};
 use crate::translate::index::Shape;
 use crate::translate::sign::SigningKey;
 use crate::translate::{self, Cell, Derived, EDITION, Source, Untranslatable};
-use crate::upstream::{Caller, Failure, verified};
+use crate::upstream::{Caller, Failure};
 
 use super::fault::Fault;
 use super::{Gateway, random_bytes};
+
+/// How long to wait for another replica that is at the same derivation, before making it here too.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
+/// How often that replica is looked after.
+const CLAIM_LOOK: Duration = Duration::from_millis(50);
 
 /// Why a document cannot be read or made. Shared between all who wait for it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -69,6 +75,16 @@ pub(super) struct Order {
     pub(super) target: Format,
     /// How it is to look, if it is a list or index.
     pub(super) shape: Option<Shape>,
+    pub(super) part: Part,
+}
+
+/// Whether a document is the whole of what is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// A client asked for it.
+    Whole,
+    /// It is made for a list or index. Whoever makes that one makes all its children.
+    Child,
 }
 
 impl Order {
@@ -148,12 +164,15 @@ impl Gateway {
     pub(super) async fn derive(self: &Arc<Self>, order: Order) -> Result<(Arc<Kept>, Freshness), Obstacle> {
         let dish = order.dish();
         if let Some(kept) = self.memory.derived(&dish).await {
+            if kept.last_use.is_due() {
+                self.note_use(&kept.recipe, &kept.derived);
+            }
             return Ok((kept, Freshness::Remembered));
         }
         let shared = {
             let (gateway, order, dish) = (Arc::clone(self), order.clone(), dish.clone());
             move |led: Arc<AtomicBool>| async move {
-                let cook = Box::pin(gateway.cook_and_keep(order));
+                let cook = Box::pin(gateway.cook_among_replicas(order));
                 gateway.memory.derived_or(dish, led_by(led, cook)).await
             }
         };
@@ -169,22 +188,88 @@ impl Gateway {
         }
     }
 
+    /// Tells the store that a derived document is in use. Nobody waits for that.
+    pub(super) fn note_use(self: &Arc<Self>, recipe: &Recipe, derived: &Derived) {
+        let (store, recipe, bytes) = (self.store.clone(), recipe.clone(), derived.bytes.clone());
+        tokio::spawn(async move { store.note_use(&recipe, &bytes).await });
+    }
+
+    /// Makes a document, unless another replica is at it and comes to an end in time: then its bytes are ours.
+    async fn cook_among_replicas(self: &Arc<Self>, order: Order) -> Result<Arc<Kept>, Obstacle> {
+        if !self.store.is_durable() || order.part == Part::Child {
+            return self.cook_and_keep(order).await;
+        }
+        let claim = order.dish().key(&self.options.upstream_name, EDITION);
+        if let Some(recipe) = self.made_by_another(&claim).await
+            && let Some(kept) = self.kept_by_another(&order, *recipe).await
+        {
+            return Ok(kept);
+        }
+        let cooked = self.cook_and_keep(order).await;
+        let made = cooked.as_ref().ok().filter(|kept| kept.completeness == Completeness::Whole);
+        let (store, made) = (self.store.clone(), made.map(|kept| kept.recipe.clone()));
+        // Nobody here waits for it.
+        tokio::spawn(async move { store.settle(&claim, made.as_ref()).await });
+        cooked
+    }
+
+    /// How another replica made a document, if it is at it or was. `None` gives the work to us.
+    async fn made_by_another(&self, name: &str) -> Option<Box<Recipe>> {
+        let wait = async {
+            let mut claim = self.store.claim(name).await;
+            loop {
+                match claim {
+                    Claim::Ours => return None,
+                    Claim::Made(recipe) => return Some(recipe),
+                    Claim::Theirs => tokio::time::sleep(CLAIM_LOOK).await,
+                }
+                claim = match self.store.claimed(name).await {
+                    Some(claim) => claim,
+                    None => self.store.claim(name).await,
+                };
+            }
+        };
+        tokio::time::timeout(CLAIM_PATIENCE, wait).await.ok().flatten()
+    }
+
+    async fn kept_by_another(&self, order: &Order, recipe: Recipe) -> Option<Arc<Kept>> {
+        let is_of_order = recipe.upstream == self.options.upstream_name
+            && recipe.repository == order.repository
+            && recipe.source == order.source
+            && recipe.target == order.target
+            && recipe.tag == order.dish().tag
+            && recipe.shape == order.shape;
+        if !is_of_order {
+            return None;
+        }
+        let found = self.store.document(&recipe.scope(), &recipe.derived, EDITION).await.ok()??;
+        self.store.note_use_of(&found).await;
+        let derived = Derived { bytes: found.document.bytes, digest: recipe.derived.clone(), format: recipe.target };
+        Some(self.remember_kept(derived, recipe, Completeness::Whole).await)
+    }
+
     async fn cook_and_keep(self: &Arc<Self>, order: Order) -> Result<Arc<Kept>, Obstacle> {
         let (derived, recipe, completeness) = self.cook(order).await?;
-        let scope = recipe.scope();
         match self.store.keep(&recipe, derived.bytes.clone()).await {
             Ok(first) => {
-                verified(&derived.digest, &first)?;
                 let derived = Derived { bytes: first, ..derived };
-                let known = self.memory.handed(&scope, &derived.digest).await;
-                let others =
-                    known.iter().flat_map(|handed| &handed.recipes).filter(|other| other.source != recipe.source);
-                let recipes = std::iter::once(&recipe).chain(others).take(RECIPES_MAX).cloned().collect();
-                self.memory.remember_handed(scope, Handed { derived: derived.clone(), recipes }).await;
-                Ok(Arc::new(Kept { derived, recipe, completeness }))
+                Ok(self.remember_kept(derived, recipe, completeness).await)
             }
-            Err(failure) => Err(Obstacle::Unkept { kept: Arc::new(Kept { derived, recipe, completeness }), failure }),
+            Err(failure) => {
+                let kept = Arc::new(Kept { derived, recipe, completeness, last_use: LastUse::now() });
+                Err(Obstacle::Unkept { kept, failure })
+            }
         }
+    }
+
+    async fn remember_kept(&self, derived: Derived, recipe: Recipe, completeness: Completeness) -> Arc<Kept> {
+        let scope = recipe.scope();
+        let known = self.memory.handed(&scope, &derived.digest).await;
+        let others = known.iter().flat_map(|handed| &handed.recipes).filter(|other| other.source != recipe.source);
+        let recipes = std::iter::once(&recipe).chain(others).take(RECIPES_MAX).cloned().collect();
+        let handed = Handed { derived: derived.clone(), recipes, last_use: LastUse::now() };
+        self.memory.remember_handed(scope, handed).await;
+        Arc::new(Kept { derived, recipe, completeness, last_use: LastUse::now() })
     }
 
     /// Translates, without keeping.
@@ -273,15 +358,13 @@ impl Gateway {
         Ok((config.digest.clone(), bytes))
     }
 
-    /// A derived document made again by its recipe, if that gives the digest that was handed out.
+    /// A derived document made again by its recipe, if that gives the digest that was handed out. A recipe of another
+    /// edition is tried too: most changes of a translator change few documents, and the digest tells.
     pub(super) async fn cook_again(
         self: &Arc<Self>,
         caller: &Caller,
         recipe: &Recipe,
     ) -> Result<Option<Derived>, Obstacle> {
-        if recipe.edition != EDITION {
-            return Ok(None);
-        }
         let stored = self.stored(caller, &recipe.repository, &recipe.source).await?;
         // A document that does not say its tag is the same under any.
         let Some(tag) = recipe.tag.clone().or_else(|| "latest".parse().ok()) else { return Ok(None) };
@@ -293,14 +376,19 @@ impl Gateway {
             source: recipe.source.clone(),
             target: recipe.target,
             shape: recipe.shape.clone(),
+            // What another replica made of it before is what is gone.
+            part: Part::Child,
         };
-        let (derived, again, _) = self.cook(order).await?;
-        if derived.digest != recipe.derived {
-            return Ok(None);
-        }
-        // Best effort: whoever is served now has the bytes, and the next one makes them again.
-        let first = self.store.keep(&again, derived.bytes.clone()).await.unwrap_or_else(|_| derived.bytes.clone());
-        Ok(Some(Derived { bytes: first, ..derived }))
+        let kept = match self.derive(order).await {
+            // Best effort: whoever is served now has the bytes, and the next one makes them again.
+            Ok((kept, Freshness::Remembered)) => {
+                let _ = self.store.keep(&kept.recipe, kept.derived.bytes.clone()).await;
+                kept
+            }
+            Ok((kept, Freshness::Cooked)) | Err(Obstacle::Unkept { kept, .. }) => kept,
+            Err(obstacle) => return Err(obstacle),
+        };
+        Ok((kept.derived.digest == recipe.derived).then(|| kept.derived.clone()))
     }
 
     /// The key that signs schema 1: the operator's, or the one that is shared through the store. Never one that only this

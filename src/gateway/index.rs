@@ -21,7 +21,7 @@ use crate::translate::index::{self, Entry, Fate, Layers, Omission, Packing, Shap
 use crate::upstream::Caller;
 
 use super::Gateway;
-use super::derive::{Obstacle, Order};
+use super::derive::{Obstacle, Order, Part};
 
 /// How much of a list or index the gateway takes apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,8 +306,14 @@ impl Gateway {
         if format == Format::Schema1 {
             return leave_out("it is stored as schema 1, from which there is no translation");
         }
-        let child_order =
-            Order { stored: Arc::clone(child), source: digest.clone(), target, shape: None, ..order.clone() };
+        let child_order = Order {
+            stored: Arc::clone(child),
+            source: digest.clone(),
+            target,
+            shape: None,
+            part: Part::Child,
+            ..order.clone()
+        };
         match self.derive(child_order).await {
             Ok((kept, _)) => {
                 let Derived { format, digest, bytes } = &kept.derived;

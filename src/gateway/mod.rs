@@ -13,6 +13,7 @@ mod exchange;
 pub mod fault;
 mod index;
 mod legacy;
+mod metrics;
 mod push;
 mod record;
 mod referrers;
@@ -141,6 +142,7 @@ pub struct Gateway {
     sizes: blob::Sizes,
     refusals: legacy::Refusals,
     signing_key: OnceCell<Arc<SigningKey>>,
+    metrics: metrics::Metrics,
 }
 
 impl Gateway {
@@ -158,6 +160,7 @@ impl Gateway {
             sizes: blob::Sizes::default(),
             refusals: legacy::Refusals::default(),
             signing_key,
+            metrics: metrics::Metrics::default(),
             options,
         }))
     }

@@ -87,7 +87,8 @@ impl Gateway {
         digest: &Digest,
     ) -> Result<Option<Recipe>, Fault> {
         let scope = Scope::new(&self.options.upstream_name, repository);
-        let recipes = match self.memory.handed(&scope, digest).await {
+        let known = self.memory.handed(&scope, digest).await;
+        let recipes = match &known {
             Some(handed) => handed.recipes.clone(),
             None => self.store.recipes(&scope, digest).await?,
         };
@@ -100,7 +101,15 @@ impl Gateway {
             Err(failure) if failure.may_be_absence() => {}
             Err(failure) => return Err(failure.into()),
         }
-        Ok(self.visible_source(exchange, &recipes).await?.cloned())
+        match self.visible_source(exchange, &recipes).await? {
+            Some(recipe) => Ok(Some(recipe.clone())),
+            None if known.is_none() => Ok(None),
+            // The store may know more sources than this process has met.
+            None => {
+                let recipes = self.store.recipes(&scope, digest).await?;
+                Ok(self.visible_source(exchange, &recipes).await?.cloned())
+            }
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::gateway::Gateway;
+use crate::store::fault_point::{self, FaultPoint};
 
 /// How long the head of a request may take to arrive.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -75,6 +76,7 @@ pub async fn serve_with<Answer, Answered, Body>(
             if let Err(error) = watched.await {
                 tracing::debug!(%peer, %error, "a connection ended early");
             }
+            fault_point::reach(FaultPoint::AnswerSent).await;
         });
     }
     drop(listener);

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use moka::future::Cache;
+use sha2::{Digest as _, Sha256};
 
 use crate::image::digest::Digest;
 use crate::image::manifest::Manifest;
@@ -13,6 +16,7 @@ use crate::image::reference::{Repository, Tag};
 use crate::translate::Derived;
 use crate::translate::index::Shape;
 
+use super::USE_NOTED_EVERY;
 use super::recipe::{Recipe, Scope};
 
 /// For how many lists and indexes it is remembered where their images with zstd layers stand.
@@ -40,6 +44,18 @@ pub struct Dish {
     pub shape: Option<Shape>,
 }
 
+impl Dish {
+    /// 64 hexadecimal digits that name this among all replicas of an edition in front of an upstream.
+    pub fn key(&self, upstream: &str, edition: u32) -> String {
+        let Self { repository, tag, source, target, shape } = self;
+        let tag = tag.as_ref().map_or("", Tag::as_str);
+        let shape = serde_json::to_string(shape).unwrap_or_default();
+        // No part but the last can hold a line feed.
+        let words = format!("{edition}\n{upstream}\n{repository}\n{tag}\n{source}\n{}\n{shape}", target.word());
+        data_encoding::HEXLOWER.encode(&Sha256::digest(words))
+    }
+}
+
 /// A derived document that is kept in the store, with a recipe that it was kept under.
 #[derive(Debug)]
 pub struct Kept {
@@ -49,6 +65,8 @@ pub struct Kept {
     pub recipe: Recipe,
     /// Whether the registry had everything that it could be made of.
     pub completeness: Completeness,
+    /// When the store was told that it is in use.
+    pub last_use: LastUse,
 }
 
 /// Whether the registry had everything that a document names.
@@ -67,6 +85,30 @@ pub struct Handed {
     pub derived: Derived,
     /// Newest first. There may be more in the store.
     pub recipes: Vec<Recipe>,
+    /// When the store was told that it is in use.
+    pub last_use: LastUse,
+}
+
+/// When the store was last told that something in memory is in use. Until it is told again, it sees no use at all.
+#[derive(Debug)]
+pub struct LastUse {
+    since: Instant,
+    noted_after_seconds: AtomicU64,
+}
+
+impl LastUse {
+    /// It was told just now.
+    pub fn now() -> Self {
+        Self { since: Instant::now(), noted_after_seconds: AtomicU64::new(0) }
+    }
+
+    /// It is time to tell it again: true once for each [`USE_NOTED_EVERY`], to one of those who ask.
+    pub fn is_due(&self) -> bool {
+        let elapsed = self.since.elapsed().as_secs();
+        let noted = self.noted_after_seconds.load(Ordering::Relaxed);
+        elapsed.saturating_sub(noted) >= USE_NOTED_EVERY.as_secs()
+            && self.noted_after_seconds.compare_exchange(noted, elapsed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
 }
 
 /// The memory of one process. Having a document here gives nobody the right to see it.
@@ -138,6 +180,17 @@ impl Memory {
     /// A derived document by its digest, within one repository of one upstream.
     pub async fn handed(&self, scope: &Scope, derived: &Digest) -> Option<Arc<Handed>> {
         self.handed.get(&(scope.clone(), derived.clone())).await
+    }
+
+    /// The same: what is here, or what `read` brings, which runs once however many ask. A failure, which is also how `read`
+    /// says that there is nothing, is not remembered. Must be called on a task that no client can cancel.
+    pub async fn handed_or<Error: Send + Sync + 'static>(
+        &self,
+        scope: Scope,
+        derived: Digest,
+        read: impl Future<Output = Result<Arc<Handed>, Error>>,
+    ) -> Result<Arc<Handed>, Arc<Error>> {
+        self.handed.try_get_with((scope, derived), read).await
     }
 
     /// Where in this list or index the images with zstd layers stand, if that was looked up before.

@@ -1,61 +1,72 @@
 //! Floor 4: what outlives the process.
 //!
-//! A derived document and the recipe that made it, and the key that signs schema 1. The layout under the root of the
-//! store, version 1:
-//!
-//! ```text
-//! v1/documents/<algorithm>/<first 2 digits>/<digits>           a derived document, by its digest
-//! v1/recipes/<scope>/<digits of derived>/<digits of source>    how it was made; one immutable record per source
-//! v1/signing-key                                               the schema 1 signing key, PEM
-//! ```
-//!
-//! `scope` is the SHA-256 of upstream name and repository. Every object starts with a line that holds the SHA-256 of the
-//! rest (see `frame.rs`), so damage is noticed: the digest of a schema 1 document leaves its signature out.
+//! A derived document and the recipes that made it, the claims of those who are at making one, and the key that signs
+//! schema 1. Where each stands is in [`layout`], what it holds in [`record`]. Objects are written whole and atomically, and
+//! only where there is none: of two replicas that make the same, the first has made it, and the other serves its bytes.
+//! Every object starts with a line that holds the SHA-256 of the rest (see `frame.rs`), so damage is noticed: the digest of
+//! a schema 1 document leaves its signature out.
 
+mod claim;
+mod directory;
+pub mod fault_point;
 mod frame;
+mod health;
 pub mod layout;
 pub mod location;
 pub mod memory;
+mod metrics;
 pub mod recipe;
+pub mod record;
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use crate::image::digest::Digest;
 
+use directory::Usability;
+use fault_point::FaultPoint;
+use health::Health;
+use layout::Name;
+
+pub use claim::{CLAIM_EXPIRY, Claim};
 pub use location::Location;
 pub use memory::Memory;
+pub use metrics::Metrics;
 pub use recipe::{Recipe, Scope};
+pub use record::Document;
 
 /// How long one operation of the store may take.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many recipes of one derived digest are looked at, newest first.
 pub const RECIPES_MAX: usize = 8;
-/// How many names of recipes of one derived digest are listed, to find the newest.
-const RECIPES_LISTED_MAX: usize = 1024;
+/// How many names of one folder of recipes are listed, to find those of one derived digest.
+const RECIPES_LISTED_MAX: usize = 10_000;
+/// How often the last use of an object is noted while it is in use.
+pub const USE_NOTED_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// How old an object of a bucket may become, while it is in use, before it is written again: the age is all that a
+/// lifecycle rule goes by, and each writing is paid for.
+pub const REWRITTEN_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The version of the layout, and the name of its folder.
-const LAYOUT: &str = "v1";
-
-/// The durable tier: a directory or this process's memory.
+/// The durable tier: a bucket, a directory or this process's memory.
 #[derive(Clone, Debug)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     location: Location,
+    metrics: Arc<Metrics>,
+    reading: Arc<Health>,
+    writing: Arc<Health>,
 }
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot open the store {location}: {reason}")]
+#[error("cannot use the store {location}: {reason}")]
 pub struct UnusableStore {
     location: Location,
     reason: String,
@@ -69,102 +80,269 @@ pub struct StoreFailure {
     reason: String,
 }
 
+/// A document of the store, and when it was last used or written.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The document.
+    pub document: Document,
+    /// What the store says of its object.
+    last_use: SystemTime,
+}
+
 impl Store {
-    /// Opens a store, making its directory if there is none.
+    /// Opens a store. A directory is made if there is none, and checked; a bucket is not asked, so one that is away does
+    /// not stop the start.
     pub fn open(location: &Location) -> Result<Self, UnusableStore> {
         let unusable = |reason: String| UnusableStore { location: location.clone(), reason };
         let objects: Arc<dyn ObjectStore> = match location {
             Location::Memory => Arc::new(InMemory::new()),
             Location::Directory(directory) => {
-                // What is made here is nobody else's to read: it will hold the signing key.
-                let layout = directory.join(LAYOUT);
-                let made = DirBuilder::new().recursive(true).mode(0o700).create(&layout);
-                made.map_err(|error| unusable(error.to_string()))?;
+                match directory::prepare(directory).map_err(|reason| unusable(format!("the directory {reason}")))? {
+                    Usability::Usable => {}
+                    Usability::Later(error) => {
+                        tracing::warn!(store = %location, %error, "the store cannot be written now; it is tried again with every request that needs it");
+                    }
+                }
                 let files = LocalFileSystem::new_with_prefix(directory).map_err(|error| unusable(error.to_string()))?;
                 Arc::new(files.with_fsync(true))
             }
         };
-        Ok(Self { objects, location: location.clone() })
+        Ok(Self {
+            objects,
+            location: location.clone(),
+            metrics: Arc::default(),
+            reading: Arc::default(),
+            writing: Arc::default(),
+        })
     }
 
     /// What it holds outlives the process.
     pub const fn is_durable(&self) -> bool {
-        matches!(self.location, Location::Directory(_))
+        !matches!(self.location, Location::Memory)
     }
 
-    /// Keeps a derived document with its recipe, the document first, so that a recipe never names bytes that are not
-    /// there. Where the document exists already, the bytes that came first are handed back: they are the ones that
-    /// other replicas serve.
+    /// What is counted of this store.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Keeps a derived document with its recipe. Where the document is there already, the bytes that came first are handed
+    /// back: they are the ones that other replicas serve.
     pub async fn keep(&self, recipe: &Recipe, bytes: Bytes) -> Result<Bytes, StoreFailure> {
-        let kept = self.create(document_path(&recipe.derived), bytes).await?;
-        let record = serde_json::to_vec(recipe).map_err(|error| StoreFailure::new("write a recipe", &error))?;
-        self.create(recipe_path(&recipe.scope(), &recipe.derived, &recipe.source), record.into()).await?;
-        Ok(kept)
+        let (scope, derived) = (recipe.scope(), &recipe.derived);
+        let document = Document { recipe: recipe.clone(), bytes };
+        let object = document.to_object().map_err(|error| StoreFailure::new("write a document", &error))?;
+        let record = recipe.to_object().map_err(|error| StoreFailure::new("write a recipe", &error))?;
+        let path = layout::document(recipe.edition, derived, &scope);
+        let sound = |object: &Bytes| Document::from_object(object).filter(|document| document.is_of(derived, &scope));
+        let first = self.create(path, object, sound).await?;
+        // Both hold the recipe, so whichever a crash leaves alone is good by itself; but only this one outlives an
+        // eviction of the bytes.
+        let same = |object: &Bytes| Recipe::from_object(object).filter(|found| is_same_record(found, recipe));
+        self.create(layout::recipe(recipe), record, same).await?;
+        fault_point::reach(FaultPoint::RecipeWritten).await;
+        Ok(first.map_or(document.bytes, |first| first.bytes))
     }
 
-    /// A derived document, if it is here and undamaged.
-    pub async fn document(&self, derived: &Digest) -> Result<Option<Bytes>, StoreFailure> {
-        self.read(&document_path(derived)).await
+    /// A derived document of this edition, if it is here and undamaged. One read.
+    pub async fn document(&self, scope: &Scope, derived: &Digest, edition: u32) -> Result<Option<Found>, StoreFailure> {
+        let path = layout::document(edition, derived, scope);
+        let Some((object, meta)) = self.read(&path).await? else { return Ok(None) };
+        let document = Document::from_object(&object).filter(|document| document.is_of(derived, scope));
+        if document.is_none() {
+            self.note_damage(&path);
+        }
+        Ok(document.map(|document| Found { document, last_use: meta.last_modified.into() }))
     }
 
     /// The recipes of a derived digest within a scope, newest first, at most [`RECIPES_MAX`].
     pub async fn recipes(&self, scope: &Scope, derived: &Digest) -> Result<Vec<Recipe>, StoreFailure> {
-        let prefix = recipes_path(scope, derived);
-        let listing = async { self.objects.list(Some(&prefix)).take(RECIPES_LISTED_MAX).try_collect::<Vec<_>>().await };
-        let mut found = within_time("list recipes", listing).await?;
+        let folder = layout::recipes(derived);
+        let is_asked_for = |object: &ObjectMeta| match Name::of(&object.location) {
+            Some(Name::Recipe { derived: hex, scope: of, .. }) => hex == derived.hex() && of == scope.as_str(),
+            _ => false,
+        };
+        let listing = async {
+            let objects = self.objects.list(Some(&folder)).take(RECIPES_LISTED_MAX);
+            objects.try_filter(|object| std::future::ready(is_asked_for(object))).try_collect::<Vec<_>>().await
+        };
+        let mut found = self.noted(&self.reading, "list recipes", within_time("list recipes", listing).await)?;
         found.sort_by(|left, right| {
             right.last_modified.cmp(&left.last_modified).then_with(|| left.location.cmp(&right.location))
         });
-        let mut recipes = Vec::new();
-        for object in found.into_iter().take(RECIPES_MAX) {
-            let record = self.read(&object.location).await?;
-            recipes.extend(record.and_then(|record| serde_json::from_slice::<Recipe>(&record).ok()));
+        found.truncate(RECIPES_MAX);
+        let reads = found.into_iter().map(|object| async move { self.recipe(&object.location, scope, derived).await });
+        let recipes: Vec<Option<Recipe>> = stream::iter(reads).buffered(RECIPES_MAX).try_collect().await?;
+        Ok(recipes.into_iter().flatten().collect())
+    }
+
+    async fn recipe(&self, path: &Path, scope: &Scope, derived: &Digest) -> Result<Option<Recipe>, StoreFailure> {
+        let Some((object, _)) = self.read(path).await? else { return Ok(None) };
+        let recipe = Recipe::from_object(&object).filter(|found| found.scope() == *scope && found.derived == *derived);
+        if recipe.is_none() {
+            self.note_damage(path);
         }
-        Ok(recipes)
+        Ok(recipe)
+    }
+
+    /// Says that a document which was found is in use, if it was not said lately.
+    pub async fn note_use_of(&self, found: &Found) {
+        let age = SystemTime::now().duration_since(found.last_use).unwrap_or_default();
+        let due = match self.location {
+            Location::Memory => return,
+            Location::Directory(_) => USE_NOTED_EVERY,
+        };
+        if age >= due {
+            self.note_use(&found.document.recipe, &found.document.bytes).await;
+        }
+    }
+
+    /// Says that a derived document and its recipe are in use, so that they are not cleared away; what was cleared away by
+    /// others is kept again. Best effort.
+    pub async fn note_use(&self, recipe: &Recipe, bytes: &Bytes) {
+        if !self.is_durable() {
+            return;
+        }
+        let objects = [layout::document(recipe.edition, &recipe.derived, &recipe.scope()), layout::recipe(recipe)];
+        for object in objects {
+            match self.refresh(&object).await {
+                Ok(()) => {}
+                Err(object_store::Error::NotFound { .. }) => {
+                    if let Err(error) = self.keep(recipe, bytes.clone()).await {
+                        tracing::debug!(%error, %object, "an object in use was gone and cannot be kept again now");
+                    }
+                }
+                Err(error) => tracing::debug!(%error, %object, "the last use of an object cannot be noted now"),
+            }
+        }
+    }
+
+    async fn refresh(&self, path: &Path) -> object_store::Result<()> {
+        if let Location::Directory(root) = &self.location {
+            let (root, object) = (root.clone(), path.clone());
+            let touched = tokio::task::spawn_blocking(move || directory::touch(&root, &object, SystemTime::now()));
+            return match touched.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(source)) if source.kind() == std::io::ErrorKind::NotFound => {
+                    Err(object_store::Error::NotFound { path: path.to_string(), source: source.into() })
+                }
+                Ok(Err(source)) => Err(object_store::Error::Generic { store: "directory", source: source.into() }),
+                Err(source) => Err(object_store::Error::JoinError { source }),
+            };
+        }
+        let found = self.objects.get(path).await?;
+        let age = SystemTime::now().duration_since(found.meta.last_modified.into()).unwrap_or_default();
+        if age < REWRITTEN_AFTER {
+            return Ok(());
+        }
+        let object = found.bytes().await?;
+        // Damage is not made young again: it is for a reader to find and replace.
+        if frame::unwrap(&object).is_some() {
+            self.objects.put(path, object.into()).await?;
+        }
+        Ok(())
     }
 
     /// The shared signing key: the one that is here, or else `candidate`, which is then the shared one.
     pub async fn signing_key(&self, candidate: &str) -> Result<String, StoreFailure> {
-        let kept =
-            self.create(Path::from_iter([LAYOUT, "signing-key"]), Bytes::copy_from_slice(candidate.as_bytes())).await?;
-        String::from_utf8(kept.to_vec()).map_err(|error| StoreFailure::new("read the signing key", &error))
+        let text = |object: &Bytes| String::from_utf8(frame::unwrap(object)?.to_vec()).ok();
+        let first = self.create(layout::signing_key(), frame::wrap(candidate.as_bytes()), text).await?;
+        Ok(first.unwrap_or_else(|| candidate.to_owned()))
     }
 
-    /// Writes an object whole, unless an undamaged one is there: that one is handed back.
-    async fn create(&self, path: Path, content: Bytes) -> Result<Bytes, StoreFailure> {
-        let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let framed = frame::wrap(&content);
-        let put = self.objects.put_opts(&path, framed.clone().into(), create);
-        match timed(put).await {
-            Some(Ok(_)) => return Ok(content),
-            Some(Err(object_store::Error::AlreadyExists { .. })) => {}
-            Some(Err(error)) => return Err(StoreFailure::new("write", &error)),
-            None => return Err(StoreFailure::timed_out("write")),
+    /// Writes an object whole, unless a sound one is there: that one is handed back, as `sound` reads it.
+    async fn create<Content>(
+        &self,
+        path: Path,
+        object: Bytes,
+        sound: impl Fn(&Bytes) -> Option<Content>,
+    ) -> Result<Option<Content>, StoreFailure> {
+        if self.put_if_absent(&path, object.clone()).await? == Put::Done {
+            return Ok(None);
         }
-        if let Some(existing) = self.read(&path).await? {
-            return Ok(existing);
+        if let Some((existing, _)) = self.read(&path).await? {
+            if let Some(content) = sound(&existing) {
+                return Ok(Some(content));
+            }
+            self.note_damage(&path);
         }
-        // What is there is damaged: it is worth nothing, so it may be overwritten.
-        within_time("replace a damaged object", self.objects.put(&path, framed.into())).await?;
-        Ok(content)
+        // What is there is damaged, or was until this moment: it is worth nothing, so it may be overwritten.
+        let replaced = within_time("replace a damaged object", self.objects.put(&path, object.into())).await;
+        self.noted(&self.writing, "replace", replaced)?;
+        Ok(None)
     }
 
-    /// The content of an object; `None` if there is no such object or it is damaged.
-    async fn read(&self, path: &Path) -> Result<Option<Bytes>, StoreFailure> {
+    /// Gives an object its name, if nothing has it.
+    async fn put_if_absent(&self, path: &Path, object: Bytes) -> Result<Put, StoreFailure> {
+        let put = async {
+            let Location::Directory(root) = &self.location else {
+                let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+                return self.objects.put_opts(path, object.into(), create).await.map(|_| ());
+            };
+            let root = root.clone();
+            let staged = tokio::task::spawn_blocking(move || directory::stage(&root, &object)).await?;
+            let staged =
+                staged.map_err(|source| object_store::Error::Generic { store: "directory", source: source.into() })?;
+            let staged = directory::staged_object(&staged);
+            fault_point::reach(FaultPoint::Staged).await;
+            let named = self.objects.copy_if_not_exists(&staged, path).await;
+            fault_point::reach(FaultPoint::Renamed).await;
+            // What stays is cleared away with other leftovers.
+            let _ = self.objects.delete(&staged).await;
+            named
+        };
+        let result = match timed(put).await {
+            Some(Ok(())) => Ok(Put::Done),
+            Some(Err(object_store::Error::AlreadyExists { .. })) => Ok(Put::Taken),
+            Some(Err(error)) => Err(StoreFailure::new("write", &error)),
+            None => Err(StoreFailure::timed_out("write")),
+        };
+        self.noted(&self.writing, "write", result)
+    }
+
+    /// An object; `None` if there is no such object.
+    async fn read(&self, path: &Path) -> Result<Option<(Bytes, ObjectMeta)>, StoreFailure> {
         let read = async {
             match self.objects.get(path).await {
-                Ok(object) => object.bytes().await.map(Some),
+                Ok(found @ GetResult { .. }) => {
+                    let meta = found.meta.clone();
+                    found.bytes().await.map(|bytes| Some((bytes, meta)))
+                }
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error),
             }
         };
-        let Some(framed) = within_time("read", read).await? else { return Ok(None) };
-        let content = frame::unwrap(&framed);
-        if content.is_none() {
-            tracing::warn!(object = %path, "an object of the store is damaged and is treated as absent");
-        }
-        Ok(content)
+        self.noted(&self.reading, "read", within_time("read", read).await)
     }
+
+    fn note_damage(&self, path: &Path) {
+        self.metrics.damaged.inc();
+        tracing::warn!(object = %path, "an object of the store is damaged; it is made again when it is needed");
+    }
+
+    /// Counts an operation, and says so where it is the first to fail or the first to succeed again.
+    fn noted<Output>(
+        &self,
+        health: &Health,
+        operation: &'static str,
+        result: Result<Output, StoreFailure>,
+    ) -> Result<Output, StoreFailure> {
+        self.metrics.count(operation, &result);
+        health.note(&self.location, &result);
+        result
+    }
+}
+
+/// Whether a name was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Put {
+    Done,
+    Taken,
+}
+
+/// A record stands for a recipe if it leads from the same source to the same bytes.
+fn is_same_record(found: &Recipe, recipe: &Recipe) -> bool {
+    found.scope() == recipe.scope() && found.source == recipe.source && found.derived == recipe.derived
 }
 
 impl StoreFailure {
@@ -189,20 +367,6 @@ async fn within_time<Output>(
         Some(output) => output.map_err(|error| StoreFailure::new(name, &error)),
         None => Err(StoreFailure::timed_out(name)),
     }
-}
-
-fn document_path(derived: &Digest) -> Path {
-    let hex = derived.hex();
-    let shelf = hex.get(..2).unwrap_or_default();
-    Path::from_iter([LAYOUT, "documents", derived.algorithm().name(), shelf, hex])
-}
-
-fn recipes_path(scope: &Scope, derived: &Digest) -> Path {
-    Path::from_iter([LAYOUT, "recipes", scope.as_str(), derived.hex()])
-}
-
-fn recipe_path(scope: &Scope, derived: &Digest, source: &Digest) -> Path {
-    Path::from_iter([LAYOUT, "recipes", scope.as_str(), derived.hex(), source.hex()])
 }
 
 #[cfg(test)]

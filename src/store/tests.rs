@@ -1,5 +1,7 @@
 use super::*;
+use crate::image::manifest::Manifest;
 use crate::image::media_type::Format;
+use crate::translate::{SigningKey, signed};
 
 fn recipe(source: &[u8]) -> Recipe {
     Recipe {
@@ -17,6 +19,21 @@ fn recipe(source: &[u8]) -> Recipe {
     }
 }
 
+async fn kept_bytes(store: &Store, recipe: &Recipe) -> Option<Bytes> {
+    let found = store.document(&recipe.scope(), &recipe.derived, recipe.edition).await.unwrap();
+    found.map(|found| found.document.bytes)
+}
+
+fn document_file(directory: &std::path::Path, recipe: &Recipe) -> std::path::PathBuf {
+    directory.join(layout::document(recipe.edition, &recipe.derived, &recipe.scope()).as_ref())
+}
+
+fn flip_last_byte(file: &std::path::Path) {
+    let mut damaged = std::fs::read(file).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(file, damaged).unwrap();
+}
+
 fn directory_store(directory: &std::path::Path) -> Store {
     Store::open(&Location::Directory(directory.to_owned())).unwrap()
 }
@@ -28,18 +45,28 @@ async fn what_is_kept_is_there_after_a_restart() {
     let kept = directory_store(directory.path()).keep(&recipe, "document".into()).await.unwrap();
     assert_eq!(kept, "document");
     let store = directory_store(directory.path());
-    assert_eq!(store.document(&recipe.derived).await.unwrap().unwrap(), "document");
+    assert_eq!(kept_bytes(&store, &recipe).await.unwrap(), "document");
     assert_eq!(store.recipes(&recipe.scope(), &recipe.derived).await.unwrap(), std::slice::from_ref(&recipe));
     let other = Scope::new("default", &"a/c".parse().unwrap());
     assert!(store.recipes(&other, &recipe.derived).await.unwrap().is_empty());
 }
 
+/// Only a signature leaves room for two bodies under one digest.
 #[tokio::test]
 async fn the_first_writer_wins() {
+    let layer = Digest::sha256(b"layer");
+    let schema1 = format!(
+        r#"{{"schemaVersion":1,"name":"a/b","tag":"t","architecture":"amd64","fsLayers":[{{"blobSum":"{layer}"}}],"history":[{{"v1Compatibility":"{{\"id\":\"{}\"}}"}}]}}"#,
+        "ab".repeat(32)
+    );
+    let manifest = Manifest::parse(schema1.into()).unwrap();
+    let [first, second] = [[1; 32], [2; 32]].map(|seed| signed(&manifest, &SigningKey::generate(seed).unwrap()));
+    assert_ne!(first, second);
     let store = Store::open(&Location::Memory).unwrap();
-    let recipe = recipe(b"source");
-    store.keep(&recipe, "first".into()).await.unwrap();
-    assert_eq!(store.keep(&recipe, "second".into()).await.unwrap(), "first");
+    let recipe = Recipe { derived: manifest.digest().clone(), ..recipe(b"source") };
+    assert_eq!(store.keep(&recipe, first.clone()).await.unwrap(), first);
+    assert_eq!(store.keep(&recipe, second).await.unwrap(), first);
+    assert_eq!(kept_bytes(&store, &recipe).await.unwrap(), first);
     assert_eq!(store.signing_key("one").await.unwrap(), "one");
     assert_eq!(store.signing_key("two").await.unwrap(), "one");
 }
@@ -64,14 +91,68 @@ async fn a_damaged_object_is_absent_and_is_replaced() {
     let store = directory_store(directory.path());
     let recipe = recipe(b"source");
     store.keep(&recipe, "document".into()).await.unwrap();
-    let file = directory.path().join(document_path(&recipe.derived).as_ref());
-    let mut damaged = std::fs::read(&file).unwrap();
-    let last = damaged.len() - 1;
-    damaged[last] ^= 1;
-    std::fs::write(&file, damaged).unwrap();
-    assert_eq!(store.document(&recipe.derived).await.unwrap(), None);
+    flip_last_byte(&document_file(directory.path(), &recipe));
+    flip_last_byte(&directory.path().join(layout::recipe(&recipe).as_ref()));
+    assert_eq!(kept_bytes(&store, &recipe).await, None);
+    assert!(store.recipes(&recipe.scope(), &recipe.derived).await.unwrap().is_empty());
     assert_eq!(store.keep(&recipe, "document".into()).await.unwrap(), "document");
-    assert_eq!(store.document(&recipe.derived).await.unwrap().unwrap(), "document");
+    assert_eq!(kept_bytes(&store, &recipe).await.unwrap(), "document");
+    assert_eq!(store.recipes(&recipe.scope(), &recipe.derived).await.unwrap(), [recipe]);
+}
+
+/// A whole and sound object in the wrong place is as good as damaged.
+#[tokio::test]
+async fn an_object_under_another_objects_name_is_not_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory_store(directory.path());
+    let (one, other) = (recipe(b"one"), Recipe { repository: "a/c".parse().unwrap(), ..recipe(b"one") });
+    store.keep(&one, "document".into()).await.unwrap();
+    store.keep(&other, "document".into()).await.unwrap();
+    std::fs::copy(document_file(directory.path(), &one), document_file(directory.path(), &other)).unwrap();
+    assert_eq!(kept_bytes(&store, &other).await, None);
+    assert_eq!(kept_bytes(&store, &one).await.unwrap(), "document");
+}
+
+#[tokio::test]
+async fn a_claim_is_held_by_one_until_it_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let (here, there) = (directory_store(directory.path()), directory_store(directory.path()));
+    let dish = "ab".repeat(32);
+    assert_eq!(here.claim(&dish).await, Claim::Ours);
+    assert_eq!(there.claim(&dish).await, Claim::Theirs);
+    let recipe = recipe(b"source");
+    here.settle(&dish, Some(&recipe)).await;
+    assert_eq!(there.claimed(&dish).await, Some(Claim::Made(Box::new(recipe))));
+    here.settle(&dish, None).await;
+    assert_eq!(there.claimed(&dish).await, None);
+    assert_eq!(there.claim(&dish).await, Claim::Ours);
+    let file = directory.path().join(layout::claim(&dish).as_ref());
+    let long_ago = SystemTime::now() - CLAIM_EXPIRY - Duration::from_secs(1);
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(long_ago).unwrap();
+    assert_eq!(here.claim(&dish).await, Claim::Ours, "its holder has not come to an end");
+}
+
+#[tokio::test]
+async fn use_is_noted_and_what_others_cleared_away_is_kept_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory_store(directory.path());
+    let recipe = recipe(b"source");
+    store.keep(&recipe, "document".into()).await.unwrap();
+    let files = [document_file(directory.path(), &recipe), directory.path().join(layout::recipe(&recipe).as_ref())];
+    let long_ago = SystemTime::now() - USE_NOTED_EVERY * 2;
+    for file in &files {
+        std::fs::File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
+    }
+    let found = store.document(&recipe.scope(), &recipe.derived, 1).await.unwrap().unwrap();
+    store.note_use_of(&found).await;
+    for file in &files {
+        let noted = std::fs::metadata(file).unwrap().modified().unwrap();
+        assert!(noted > long_ago + USE_NOTED_EVERY, "{}", file.display());
+        std::fs::remove_file(file).unwrap();
+    }
+    store.note_use(&recipe, &found.document.bytes).await;
+    assert_eq!(kept_bytes(&store, &recipe).await.unwrap(), "document");
+    assert_eq!(store.recipes(&recipe.scope(), &recipe.derived).await.unwrap(), [recipe]);
 }
 
 #[test]
