@@ -14,14 +14,13 @@ use http_body_util::{BodyExt, Empty};
 use serde::Serialize;
 use url::Url;
 
-use crate::config::{self, GatewayArguments, Unusable};
+use crate::config::{self, GatewayArguments, StoreArguments, Unusable};
 use crate::gateway::{Body, Gateway, Outcome};
 use crate::image::descriptor::{Descriptor, Role};
 use crate::image::manifest::{Content, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository};
 use crate::negotiate::clients::{KNOWN, KnownClient};
-use crate::store::Location;
 use crate::upstream::credentials::from_docker_config;
 use crate::upstream::{Caller, DOCKER_CONTENT_DIGEST, Failure as UpstreamFailure, Upstream};
 
@@ -109,8 +108,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 async fn explain(arguments: &Arguments) -> Result<Explanation, Failure> {
     let url = arguments.gateway.upstream.clone().ok_or(Unusable::NoUpstream)?;
     let Image { repository, tag } = &arguments.image;
-    let mut options = GatewayArguments { store: Some(Location::Memory), ..arguments.gateway.clone() }.options()?;
-    options.store = Location::Memory;
+    let options = GatewayArguments { store: StoreArguments::memory(), ..arguments.gateway.clone() }.options()?;
     let registry = Upstream::new(options.upstream.clone())?;
     let caller = log_in(&registry, arguments).await?;
     let gateway = Gateway::start(options)?;

@@ -77,9 +77,7 @@ async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, 
 
 fn in_words_of_the_flag(error: StartError) -> Failure {
     match error {
-        StartError::Store(error) => {
-            format!("--store: {error}; expected `memory:` or `file:///directory` that can be made and written").into()
-        }
+        StartError::Store(error) => format!("--store: {error}").into(),
         error => error.into(),
     }
 }

@@ -15,7 +15,7 @@ use url::Url;
 
 use crate::gateway::{ChallengeMode, IndexLimits, Options, Pushes};
 use crate::negotiate::{PlatformRule, Policy, WithoutAccept};
-use crate::store::Location;
+use crate::store::{Bucket, Location};
 use crate::translate::sign::SigningKey;
 use crate::upstream;
 
@@ -29,7 +29,7 @@ pub struct ServeArguments {
     #[arg(long, env = "SCHEMABRIDGE_LISTEN", value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:5000", value_parser = values::address)]
     pub listen: Vec<SocketAddr>,
 
-    /// Where the operator connects: /livez and /readyz
+    /// Where the operator connects: /livez, /readyz and /metrics
     #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001", value_parser = values::address)]
     pub admin_listen: SocketAddr,
 
@@ -58,9 +58,9 @@ pub struct GatewayArguments {
     #[arg(long, env = "SCHEMABRIDGE_UPSTREAM", value_name = "URL", value_parser = values::registry_url)]
     pub upstream: Option<Url>,
 
-    /// Where derived documents last: `memory:` or `file:///directory` [default: a state directory]
-    #[arg(long, env = "SCHEMABRIDGE_STORE", value_name = "URL")]
-    pub store: Option<Location>,
+    /// Where derived documents last
+    #[command(flatten)]
+    pub store: StoreArguments,
 
     /// How much memory documents may take
     #[arg(long, env = "SCHEMABRIDGE_CACHE_SIZE", value_name = "SIZE", default_value = "256MiB", value_parser = values::byte_size)]
@@ -136,6 +136,42 @@ pub struct GatewayArguments {
     pub document_timeout: Duration,
 }
 
+/// The flags that say where the store is.
+#[derive(Args, Clone, Debug)]
+pub struct StoreArguments {
+    /// Where derived documents last: `memory:`, `file:///directory`, `s3://bucket/prefix`, `gs://bucket/prefix` or
+    /// `az://container/prefix`; credentials of a bucket come from the platform's usual places [default: a state directory]
+    #[arg(long, env = "SCHEMABRIDGE_STORE", value_name = "URL")]
+    pub store: Option<Location>,
+
+    /// The URL of the service that keeps the bucket, where it is not the cloud's own
+    #[arg(long, env = "SCHEMABRIDGE_STORE_ENDPOINT", value_name = "URL", value_parser = values::plain_url)]
+    pub store_endpoint: Option<Url>,
+}
+
+impl StoreArguments {
+    /// A store that is forgotten at the end.
+    pub const fn memory() -> Self {
+        Self { store: Some(Location::Memory), store_endpoint: None }
+    }
+
+    /// The store that these name, or the state directory; a bucket with what the platform's variables say.
+    pub fn location(&self) -> Result<Location, Unusable> {
+        let location = match &self.store {
+            Some(location) => location.clone(),
+            None => Location::Directory(state_directory().ok_or(Unusable::NoStateDirectory)?),
+        };
+        Ok(match location {
+            Location::Bucket(bucket) => {
+                let settings = platform_settings(bucket.service.variables());
+                Location::Bucket(Bucket { endpoint: self.store_endpoint.clone(), settings, ..bucket })
+            }
+            _ if self.store_endpoint.is_some() => return Err(Unusable::EndpointWithoutBucket),
+            location => location,
+        })
+    }
+}
+
 /// A variant of an architecture, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant(pub Option<String>);
@@ -183,6 +219,9 @@ pub enum Unusable {
         /// What is wrong with it.
         reason: String,
     },
+    /// An endpoint for a store that has none.
+    #[error("--store-endpoint is for a bucket: expected it beside `--store s3://…`, `gs://…` or `az://…`")]
+    EndpointWithoutBucket,
     /// There is no place for state.
     #[error(
         "--store is missing and no state directory is known, because neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set: expected `--store file:///directory` or `--store memory:`"
@@ -203,10 +242,7 @@ impl GatewayArguments {
             token_realm: self.token_realm.clone(),
             ..options.upstream
         };
-        options.store = match &self.store {
-            Some(location) => location.clone(),
-            None => Location::Directory(state_directory().ok_or(Unusable::NoStateDirectory)?),
-        };
+        options.store = self.store.location()?;
         options.cache_bytes = self.cache_size;
         options.tag_ttl = self.tag_ttl;
         options.challenge = match self.challenge {
@@ -248,6 +284,17 @@ fn state_directory() -> Option<PathBuf> {
     path("STATE_DIRECTORY")
         .or_else(|| path("XDG_STATE_HOME").map(|state| state.join("schemabridge")))
         .or_else(|| path("HOME").map(|home| home.join(".local/state/schemabridge")))
+}
+
+/// The variables that begin in one of these ways, their names in lower case.
+fn platform_settings(beginnings: &[&str]) -> Vec<(String, String)> {
+    let ours = |name: &str| beginnings.iter().any(|beginning| name.starts_with(beginning));
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    variables
+        .filter(|(name, value)| ours(name) && !value.is_empty())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value))
+        .collect()
 }
 
 /// Docker's `config.json`, by docker's own rules.

@@ -6,6 +6,7 @@
 //! Every object starts with a line that holds the SHA-256 of the rest (see `frame.rs`), so damage is noticed: the digest of
 //! a schema 1 document leaves its signature out.
 
+pub mod bucket;
 mod claim;
 mod directory;
 pub mod fault_point;
@@ -35,6 +36,7 @@ use fault_point::FaultPoint;
 use health::Health;
 use layout::Name;
 
+pub use bucket::Bucket;
 pub use claim::{CLAIM_EXPIRY, Claim};
 pub use location::Location;
 pub use memory::Memory;
@@ -54,6 +56,9 @@ pub const USE_NOTED_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// lifecycle rule goes by, and each writing is paid for.
 pub const REWRITTEN_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// How much of an error's text is shown, in characters.
+const ERROR_CHARACTERS_MAX: usize = 400;
+
 /// The durable tier: a bucket, a directory or this process's memory.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -68,7 +73,7 @@ pub struct Store {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use the store {location}: {reason}")]
 pub struct UnusableStore {
-    location: Location,
+    location: String,
     reason: String,
 }
 
@@ -93,7 +98,7 @@ impl Store {
     /// Opens a store. A directory is made if there is none, and checked; a bucket is not asked, so one that is away does
     /// not stop the start.
     pub fn open(location: &Location) -> Result<Self, UnusableStore> {
-        let unusable = |reason: String| UnusableStore { location: location.clone(), reason };
+        let unusable = |reason: String| UnusableStore { location: location.to_string(), reason };
         let objects: Arc<dyn ObjectStore> = match location {
             Location::Memory => Arc::new(InMemory::new()),
             Location::Directory(directory) => {
@@ -106,6 +111,7 @@ impl Store {
                 let files = LocalFileSystem::new_with_prefix(directory).map_err(|error| unusable(error.to_string()))?;
                 Arc::new(files.with_fsync(true))
             }
+            Location::Bucket(bucket) => bucket::open(bucket).map_err(unusable)?,
         };
         Ok(Self {
             objects,
@@ -191,6 +197,7 @@ impl Store {
         let due = match self.location {
             Location::Memory => return,
             Location::Directory(_) => USE_NOTED_EVERY,
+            Location::Bucket(_) => REWRITTEN_AFTER,
         };
         if age >= due {
             self.note_use(&found.document.recipe, &found.document.bytes).await;
@@ -347,12 +354,23 @@ fn is_same_record(found: &Recipe, recipe: &Recipe) -> bool {
 
 impl StoreFailure {
     fn new(operation: &'static str, error: &dyn std::error::Error) -> Self {
-        Self { operation, reason: error.to_string() }
+        Self { operation, reason: shown(&error.to_string()) }
     }
 
     fn timed_out(operation: &'static str) -> Self {
         Self { operation, reason: format!("it did not answer within {} s", OPERATION_TIMEOUT.as_secs()) }
     }
+}
+
+/// What a library says of an error, on one line, cut, and without the queries of URLs: those can hold a signature that
+/// opens the bucket.
+fn shown(words: &str) -> String {
+    let words = words.split_whitespace().map(|word| word.split_once('?').map_or(word, |(before, _)| before));
+    let mut line = words.collect::<Vec<_>>().join(" ");
+    if let Some((end, _)) = line.char_indices().nth(ERROR_CHARACTERS_MAX) {
+        line.truncate(end);
+    }
+    line
 }
 
 async fn timed<Output>(operation: impl Future<Output = Output>) -> Option<Output> {
