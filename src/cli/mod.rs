@@ -4,6 +4,7 @@ mod explain;
 mod healthcheck;
 mod log;
 mod serve;
+mod store;
 mod translate;
 
 use std::io::Write;
@@ -32,6 +33,9 @@ enum Command {
     Explain(Box<explain::Arguments>),
     /// Ask a running gateway whether it is ready; exit 0 if it is
     Healthcheck(healthcheck::Arguments),
+    /// Look at a store, or clear it up
+    #[command(subcommand)]
+    Store(Box<store::Command>),
     /// Print the version
     Version,
 }
@@ -47,6 +51,7 @@ pub fn run() -> ExitCode {
         Command::Translate(arguments) => translate::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
+        Command::Store(command) => store::run(*command),
         Command::Version => print(concat!("schemabridge ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
     };
     match done {

@@ -62,6 +62,8 @@ async fn serve(arguments: ServeArguments, options: Options) -> Result<(), Failur
     let registry = Arc::new(registry);
     let answer = move |request: Request<_>, _| std::future::ready(admin::answer(&request, &registry));
     running.spawn(server::serve_with(admin, stop.clone().cancelled_owned(), answer));
+    let (tended, bounds, until) = (Arc::clone(&gateway), arguments.bounds.bounds(), stop.clone());
+    running.spawn(async move { until.run_until_cancelled(tended.tend_store(bounds)).await });
     running.close();
 
     asked_to_stop().await?;

@@ -15,6 +15,7 @@ use url::Url;
 
 use crate::gateway::{ChallengeMode, IndexLimits, Options, Pushes};
 use crate::negotiate::{PlatformRule, Policy, WithoutAccept};
+use crate::store::sweep::Bounds;
 use crate::store::{Bucket, Location};
 use crate::translate::sign::SigningKey;
 use crate::upstream;
@@ -36,6 +37,10 @@ pub struct ServeArguments {
     /// The settings of the gateway itself.
     #[command(flatten)]
     pub gateway: GatewayArguments,
+
+    /// How much the store may hold.
+    #[command(flatten)]
+    pub bounds: BoundsArguments,
 
     /// How the log is written
     #[arg(long, env = "SCHEMABRIDGE_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
@@ -169,6 +174,33 @@ impl StoreArguments {
             _ if self.store_endpoint.is_some() => return Err(Unusable::EndpointWithoutBucket),
             location => location,
         })
+    }
+}
+
+/// The flags that bound a store.
+#[derive(Args, Clone, Debug)]
+pub struct BoundsArguments {
+    /// How many bytes of derived documents a directory may hold; the least lately used go first and are made again when asked for
+    #[arg(long, env = "SCHEMABRIDGE_STORE_MAX_SIZE", value_name = "SIZE", default_value = "10GiB", value_parser = values::byte_size)]
+    pub store_max_size: u64,
+
+    /// How many recipes a directory may hold; the least lately used go first, and their digests with them
+    #[arg(long, env = "SCHEMABRIDGE_STORE_MAX_RECIPES", value_name = "NUMBER", default_value = "1000000")]
+    pub store_max_recipes: usize,
+
+    /// How long after its last use a recipe is kept in a directory
+    #[arg(long, env = "SCHEMABRIDGE_RECIPE_MAX_AGE", value_name = "DURATION", default_value = "400d", value_parser = values::duration)]
+    pub recipe_max_age: Duration,
+}
+
+impl BoundsArguments {
+    /// The bounds that these say.
+    pub const fn bounds(&self) -> Bounds {
+        Bounds {
+            documents_bytes_max: Some(self.store_max_size),
+            recipes_max: self.store_max_recipes,
+            recipe_age_max: self.recipe_max_age,
+        }
     }
 }
 

@@ -89,12 +89,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "s" => Some(Duration::from_secs(number)),
         "m" => number.checked_mul(60).map(Duration::from_secs),
         "h" => number.checked_mul(3600).map(Duration::from_secs),
+        "d" => number.checked_mul(24 * 3600).map(Duration::from_secs),
         "" if number == 0 => Some(Duration::ZERO),
         _ => None,
     });
-    // Beyond a year the clock's own arithmetic could end.
-    let duration = duration.filter(|duration| *duration <= Duration::from_secs(366 * 24 * 3600));
-    duration.ok_or("expected a duration of at most a year with a unit, such as `500ms`, `60s`, `5m` or `1h`".to_owned())
+    // Beyond some centuries the clock's own arithmetic could end.
+    let duration = duration.filter(|duration| *duration <= Duration::from_secs(36_600 * 24 * 3600));
+    duration.ok_or(
+        "expected a duration of at most a century with a unit, such as `500ms`, `60s`, `5m`, `1h` or `400d`".to_owned(),
+    )
 }
 
 fn split_unit(text: &str) -> (Option<u64>, &str) {
@@ -115,7 +118,8 @@ mod tests {
         assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
         assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
-        for bad in ["", "x", "-1s", "1d", "60", "99999999999999999999s", "18446744073709551615s"] {
+        assert_eq!(duration("400d"), Ok(Duration::from_secs(34_560_000)));
+        for bad in ["", "x", "-1s", "1w", "60", "99999999999999999999s", "18446744073709551615s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
         for bad in ["", "MiB", "1XB", "99999999999999999999", "99999999999GiB"] {

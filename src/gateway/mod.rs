@@ -34,6 +34,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::negotiate::Policy;
+use crate::store::sweep::Bounds;
 use crate::store::{Location, Memory, Store};
 use crate::translate::sign::SigningKey;
 use crate::upstream::{self, RequestBody, Upstream};
@@ -163,6 +164,11 @@ impl Gateway {
             metrics: metrics::Metrics::default(),
             options,
         }))
+    }
+
+    /// Keeps the store within its bounds, for as long as it is polled.
+    pub async fn tend_store(self: Arc<Self>, bounds: Bounds) {
+        self.store.tend(bounds).await;
     }
 
     /// Answers one request from a client at `peer`. Never fails: whatever breaks is an answer too.

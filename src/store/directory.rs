@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::layout::{self, LAYOUT, STAGING};
 
@@ -106,6 +106,25 @@ pub(super) fn stage(root: &Path, object: &[u8]) -> io::Result<PathBuf> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Removes what was staged this long ago or longer and never came to its name. How many there were.
+pub(super) fn clear_staging(root: &Path, age: Duration) -> io::Result<u64> {
+    let folder = match std::fs::read_dir(root.join(LAYOUT).join(STAGING)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+        folder => folder?,
+    };
+    let now = SystemTime::now();
+    let mut cleared = 0;
+    for entry in folder {
+        let entry = entry?;
+        // Whoever staged it may have finished with it meanwhile.
+        let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
+        if now.duration_since(modified).is_ok_and(|since| since >= age) && std::fs::remove_file(entry.path()).is_ok() {
+            cleared += 1;
+        }
+    }
+    Ok(cleared)
 }
 
 /// The object's path in the store, for a file that was staged.

@@ -18,6 +18,9 @@ pub mod memory;
 mod metrics;
 pub mod recipe;
 pub mod record;
+mod survey;
+pub mod sweep;
+mod tend;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -43,6 +46,7 @@ pub use memory::Memory;
 pub use metrics::Metrics;
 pub use recipe::{Recipe, Scope};
 pub use record::Document;
+pub use survey::{Inspected, Seen};
 
 /// How long one operation of the store may take.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,6 +71,7 @@ pub struct Store {
     metrics: Arc<Metrics>,
     reading: Arc<Health>,
     writing: Arc<Health>,
+    written: Arc<tend::Written>,
 }
 
 /// Why a store cannot be opened.
@@ -98,16 +103,25 @@ impl Store {
     /// Opens a store. A directory is made if there is none, and checked; a bucket is not asked, so one that is away does
     /// not stop the start.
     pub fn open(location: &Location) -> Result<Self, UnusableStore> {
-        let unusable = |reason: String| UnusableStore { location: location.to_string(), reason };
+        if let Location::Directory(directory) = location {
+            let prepared = directory::prepare(directory);
+            match prepared.map_err(|reason| UnusableStore::new(location, format!("the directory {reason}")))? {
+                Usability::Usable => {}
+                Usability::Later(error) => tracing::warn!(
+                    store = %location, %error,
+                    "the store cannot be written now; it is tried again with every request that needs it"
+                ),
+            }
+        }
+        Self::open_as_it_is(location)
+    }
+
+    /// Opens a store to look at it. Nothing is made or checked.
+    pub fn open_as_it_is(location: &Location) -> Result<Self, UnusableStore> {
+        let unusable = |reason: String| UnusableStore::new(location, reason);
         let objects: Arc<dyn ObjectStore> = match location {
             Location::Memory => Arc::new(InMemory::new()),
             Location::Directory(directory) => {
-                match directory::prepare(directory).map_err(|reason| unusable(format!("the directory {reason}")))? {
-                    Usability::Usable => {}
-                    Usability::Later(error) => {
-                        tracing::warn!(store = %location, %error, "the store cannot be written now; it is tried again with every request that needs it");
-                    }
-                }
                 let files = LocalFileSystem::new_with_prefix(directory).map_err(|error| unusable(error.to_string()))?;
                 Arc::new(files.with_fsync(true))
             }
@@ -119,6 +133,7 @@ impl Store {
             metrics: Arc::default(),
             reading: Arc::default(),
             writing: Arc::default(),
+            written: Arc::default(),
         })
     }
 
@@ -245,7 +260,7 @@ impl Store {
         let object = found.bytes().await?;
         // Damage is not made young again: it is for a reader to find and replace.
         if frame::unwrap(&object).is_some() {
-            self.objects.put(path, object.into()).await?;
+            self.put(path, object).await?;
         }
         Ok(())
     }
@@ -265,18 +280,41 @@ impl Store {
         sound: impl Fn(&Bytes) -> Option<Content>,
     ) -> Result<Option<Content>, StoreFailure> {
         if self.put_if_absent(&path, object.clone()).await? == Put::Done {
+            self.written.note(object.len());
             return Ok(None);
         }
-        if let Some((existing, _)) = self.read(&path).await? {
+        if let Some((existing, meta)) = self.read(&path).await? {
             if let Some(content) = sound(&existing) {
+                let age = SystemTime::now().duration_since(meta.last_modified.into()).unwrap_or_default();
+                if age >= USE_NOTED_EVERY {
+                    // It is handed out again: a sweep must not find it old at this moment.
+                    let _ = self.refresh(&path).await;
+                }
                 return Ok(Some(content));
             }
             self.note_damage(&path);
         }
         // What is there is damaged, or was until this moment: it is worth nothing, so it may be overwritten.
-        let replaced = within_time("replace a damaged object", self.objects.put(&path, object.into())).await;
+        let replaced = within_time("replace a damaged object", self.put(&path, object)).await;
         self.noted(&self.writing, "replace", replaced)?;
         Ok(None)
+    }
+
+    /// Gives an object its name, whatever has it.
+    async fn put(&self, path: &Path, object: Bytes) -> object_store::Result<()> {
+        let Location::Directory(root) = &self.location else {
+            return self.objects.put(path, object.into()).await.map(|_| ());
+        };
+        self.objects.rename(&self.stage(root, object).await?, path).await
+    }
+
+    async fn stage(&self, root: &std::path::Path, object: Bytes) -> object_store::Result<Path> {
+        let root = root.to_owned();
+        let staged = tokio::task::spawn_blocking(move || directory::stage(&root, &object)).await?;
+        let staged =
+            staged.map_err(|source| object_store::Error::Generic { store: "directory", source: source.into() })?;
+        fault_point::reach(FaultPoint::Staged).await;
+        Ok(directory::staged_object(&staged))
     }
 
     /// Gives an object its name, if nothing has it.
@@ -286,12 +324,7 @@ impl Store {
                 let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
                 return self.objects.put_opts(path, object.into(), create).await.map(|_| ());
             };
-            let root = root.clone();
-            let staged = tokio::task::spawn_blocking(move || directory::stage(&root, &object)).await?;
-            let staged =
-                staged.map_err(|source| object_store::Error::Generic { store: "directory", source: source.into() })?;
-            let staged = directory::staged_object(&staged);
-            fault_point::reach(FaultPoint::Staged).await;
+            let staged = self.stage(root, object).await?;
             let named = self.objects.copy_if_not_exists(&staged, path).await;
             fault_point::reach(FaultPoint::Renamed).await;
             // What stays is cleared away with other leftovers.
@@ -350,6 +383,12 @@ enum Put {
 /// A record stands for a recipe if it leads from the same source to the same bytes.
 fn is_same_record(found: &Recipe, recipe: &Recipe) -> bool {
     found.scope() == recipe.scope() && found.source == recipe.source && found.derived == recipe.derived
+}
+
+impl UnusableStore {
+    fn new(location: &Location, reason: String) -> Self {
+        Self { location: location.to_string(), reason }
+    }
 }
 
 impl StoreFailure {
