@@ -4,11 +4,13 @@
 //! derived bytes, and those are served to whoever the upstream lets see a source of them at that moment.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, VARY};
 use http::{Method, Response};
 use http_body_util::BodyExt;
+use tokio::task::JoinHandle;
 
 use crate::image::digest::Digest;
 use crate::image::manifest::{MANIFEST_BYTES_MAX, Manifest};
@@ -16,7 +18,7 @@ use crate::image::media_type::{Format, OCI_MANIFEST};
 use crate::image::reference::{Reference, Repository};
 use crate::store::memory::{Handed, LastUse};
 use crate::store::{self, RECIPES_MAX, Recipe, Scope, StoreFailure};
-use crate::translate::{Derived, EDITION};
+use crate::translate::Derived;
 use crate::upstream::{Caller, DOCKER_CONTENT_DIGEST, Failure, StreamedBody, verified};
 
 use super::Gateway;
@@ -25,6 +27,10 @@ use super::exchange::Exchange;
 use super::fault::Fault;
 use super::metrics::DerivedDigest;
 use super::respond::{Addressed, Document, Origin};
+
+/// For how long a store that is near is asked alone. It answers in a fraction of this, and who finds a derived document
+/// there need not ask the upstream for its digest, but only for its source.
+const STORE_HEAD_START: Duration = Duration::from_millis(5);
 
 /// What the upstream has under a digest.
 enum Found {
@@ -48,8 +54,19 @@ impl Gateway {
         {
             return Ok(response);
         }
-        // The store is asked meanwhile, on a task of its own: what the upstream has does not wait for it.
-        let lookup = known.is_none().then(|| tokio::spawn(Arc::clone(self).look_up(scope.clone(), digest.clone())));
+        let mut lookup = match known {
+            Some(handed) => Lookup::Ended(Ok(Some(handed))),
+            // The upstream had it, and most likely has it still.
+            None if self.memory.stored(&repository, &digest).await.is_some() => Lookup::NotYet,
+            None => Lookup::Running(tokio::spawn(Arc::clone(self).look_up(scope.clone(), digest.clone()))),
+        };
+        if self.store.is_near()
+            && let Some(handed) = lookup.within(STORE_HEAD_START).await
+            && let Some(response) = self.known_here(exchange, &repository, &handed).await?
+        {
+            return Ok(response);
+        }
+        // Otherwise the store is asked meanwhile: what the upstream has does not wait for it.
         let absence = match self.find_stored(exchange, &repository, &digest).await {
             Ok(Found::Parsed(stored)) => {
                 exchange.record.outcome.stored = Some(stored.format());
@@ -60,8 +77,9 @@ impl Gateway {
             Err(failure) => return Err(failure.into()),
         };
         let looked_up = match lookup {
-            Some(lookup) => lookup.await.map_err(|_| Fault::Internal)?,
-            None => Ok(known),
+            Lookup::Ended(looked_up) => looked_up,
+            Lookup::Running(task) => task.await.map_err(|_| Fault::Internal)?,
+            Lookup::NotYet => Arc::clone(self).look_up(scope.clone(), digest.clone()).await,
         };
         // The upstream does not have it, or will not say (some answer 403 to what they do not have). Only the store can
         // say whether it was handed out, so without the store there is no saying no.
@@ -120,7 +138,7 @@ impl Gateway {
     /// The derived document in the store, read once however many ask. It is nobody's to see yet.
     async fn look_up(self: Arc<Self>, scope: Scope, digest: Digest) -> Result<Option<Arc<Handed>>, StoreFailure> {
         let read = async {
-            let found = self.store.document(&scope, &digest, EDITION).await.map_err(Missing::Failed)?;
+            let found = self.store.document(&scope, &digest, self.options.edition).await.map_err(Missing::Failed)?;
             let found = found.ok_or(Missing::Absent)?;
             let (store, document) = (self.store.clone(), found.document.clone());
             tokio::spawn(async move { store.note_use_of(&found).await });
@@ -183,7 +201,7 @@ impl Gateway {
 
     /// The bytes that a recipe gave: kept by its edition, or made again where the store has them no more.
     async fn bytes_of(self: &Arc<Self>, caller: &Caller, recipe: &Recipe) -> Result<Derived, Fault> {
-        if recipe.edition != EDITION
+        if recipe.edition != self.options.edition
             && let Some(found) = self.store.document(&recipe.scope(), &recipe.derived, recipe.edition).await?
         {
             self.count(DerivedDigest::Hit);
@@ -244,6 +262,29 @@ impl Gateway {
         let mut headers = head.headers;
         headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         Ok(Found::Unread { headers, body: Body::whole(bytes) })
+    }
+}
+
+/// Looking for a derived document in the store.
+enum Lookup {
+    NotYet,
+    /// On a task of its own.
+    Running(JoinHandle<Result<Option<Arc<Handed>>, StoreFailure>>),
+    Ended(Result<Option<Arc<Handed>>, StoreFailure>),
+}
+
+impl Lookup {
+    /// What is found in so short a time.
+    async fn within(&mut self, time: Duration) -> Option<Arc<Handed>> {
+        if let Self::Running(task) = self
+            && let Ok(Ok(looked_up)) = tokio::time::timeout(time, task).await
+        {
+            *self = Self::Ended(looked_up);
+        }
+        match self {
+            Self::Ended(Ok(found)) => found.clone(),
+            Self::Ended(Err(_)) | Self::NotYet | Self::Running(_) => None,
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::store::memory::{Completeness, Dish, Handed, Kept, LastUse};
 use crate::store::{Claim, RECIPES_MAX, Recipe, StoreFailure};
 use crate::translate::index::Shape;
 use crate::translate::sign::SigningKey;
-use crate::translate::{self, Cell, Derived, EDITION, Source, Untranslatable};
+use crate::translate::{self, Cell, Derived, Source, Untranslatable};
 use crate::upstream::{Caller, Failure};
 
 use super::fault::Fault;
@@ -199,7 +199,7 @@ impl Gateway {
         if !self.store.is_durable() || order.part == Part::Child {
             return self.cook_and_keep(order).await;
         }
-        let claim = order.dish().key(&self.options.upstream_name, EDITION);
+        let claim = order.dish().key(&self.options.upstream_name, self.options.edition);
         if let Some(recipe) = self.made_by_another(&claim).await
             && let Some(kept) = self.kept_by_another(&order, *recipe).await
         {
@@ -242,7 +242,7 @@ impl Gateway {
         if !is_of_order {
             return None;
         }
-        let found = self.store.document(&recipe.scope(), &recipe.derived, EDITION).await.ok()??;
+        let found = self.store.document(&recipe.scope(), &recipe.derived, self.options.edition).await.ok()??;
         self.store.note_use_of(&found).await;
         let derived = Derived { bytes: found.document.bytes, digest: recipe.derived.clone(), format: recipe.target };
         Some(self.remember_kept(derived, recipe, Completeness::Whole).await)
@@ -286,7 +286,7 @@ impl Gateway {
             (derived, config, Completeness::Whole)
         };
         let recipe = Recipe {
-            edition: EDITION,
+            edition: self.options.edition,
             upstream: self.options.upstream_name.clone(),
             tag: order.dish().tag,
             repository: order.repository,

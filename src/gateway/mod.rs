@@ -36,6 +36,7 @@ use url::Url;
 use crate::negotiate::Policy;
 use crate::store::sweep::Bounds;
 use crate::store::{Location, Memory, Store};
+use crate::translate::EDITION;
 use crate::translate::sign::SigningKey;
 use crate::upstream::{self, RequestBody, Upstream};
 
@@ -54,6 +55,9 @@ const API_VERSION: (HeaderName, HeaderValue) =
 /// How a gateway behaves. [`Options::for_upstream`] has every default.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The edition of the translator, under which documents are kept. Default [`EDITION`]; another is for whoever wants to
+    /// see what becomes of the digests of one edition in the hands of the next.
+    pub edition: u32,
     /// The name of the upstream, which is part of what recipes are kept under. Default `default`.
     pub upstream_name: String,
     /// The registry behind the gateway.
@@ -102,6 +106,7 @@ impl Options {
     /// A gateway in front of this registry, every other setting at its default and the store in memory.
     pub fn for_upstream(url: Url) -> Self {
         Self {
+            edition: EDITION,
             upstream_name: "default".to_owned(),
             upstream: upstream::Options::new(url),
             store: Location::Memory,
@@ -166,8 +171,16 @@ impl Gateway {
         }))
     }
 
-    /// Keeps the store within its bounds, for as long as it is polled.
-    pub async fn tend_store(self: Arc<Self>, bounds: Bounds) {
+    /// Looks whether the store answers, which is a warning if not, and keeps it within its bounds for as long as this is
+    /// polled. What a store in memory holds is bounded by the size of the cache too.
+    pub async fn tend_store(self: Arc<Self>, mut bounds: Bounds) {
+        if let Ok(name) = random_bytes() {
+            self.store.check(&data_encoding::HEXLOWER.encode(&name)).await;
+        }
+        if !self.store.is_durable() {
+            let bytes_max = bounds.documents_bytes_max.unwrap_or(u64::MAX);
+            bounds.documents_bytes_max = Some(bytes_max.min(self.options.cache_bytes));
+        }
         self.store.tend(bounds).await;
     }
 

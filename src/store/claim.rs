@@ -3,7 +3,7 @@
 //! Best effort. Nothing is wrong when a claim is lost, overwritten or never seen: two replicas then make the same bytes,
 //! and the first that keeps them has made them.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
@@ -51,10 +51,7 @@ impl Store {
         let (object, meta) = self.read(&layout::claim(dish)).await.ok()??;
         match serde_json::from_slice(&frame::unwrap(&object)?).ok()? {
             State::Made(recipe) => Some(Claim::Made(recipe)),
-            State::AtWork => {
-                let age = SystemTime::now().duration_since(meta.last_modified.into()).unwrap_or_default();
-                (age < CLAIM_EXPIRY).then_some(Claim::Theirs)
-            }
+            State::AtWork => (super::age_of(meta.last_modified.into()) < CLAIM_EXPIRY).then_some(Claim::Theirs),
         }
     }
 

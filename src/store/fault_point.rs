@@ -1,6 +1,6 @@
 //! Named places at which the test build can be stopped, so that a test can kill it exactly there.
 //!
-//! Only debug builds have them. In a release build nothing can be armed and [`reach`] is empty.
+//! Only debug builds have them. In a release build nothing can be armed and `reach` is empty.
 
 /// A place between two steps of which a crash could leave one done and the other not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -71,6 +71,7 @@ pub struct Store {
     metrics: Arc<Metrics>,
     reading: Arc<Health>,
     writing: Arc<Health>,
+    soundness: Arc<Health>,
     written: Arc<tend::Written>,
 }
 
@@ -133,6 +134,7 @@ impl Store {
             metrics: Arc::default(),
             reading: Arc::default(),
             writing: Arc::default(),
+            soundness: Arc::default(),
             written: Arc::default(),
         })
     }
@@ -140,6 +142,31 @@ impl Store {
     /// What it holds outlives the process.
     pub const fn is_durable(&self) -> bool {
         !matches!(self.location, Location::Memory)
+    }
+
+    /// It is on this machine, as far as can be told: asking it takes next to no time.
+    pub const fn is_near(&self) -> bool {
+        matches!(self.location, Location::Memory | Location::Directory(_))
+    }
+
+    /// Tries a bucket once, under a name that nobody else has: one that is away is a warning, and so is one that gives a
+    /// name twice, because replicas rely on it. A directory is checked when it is opened.
+    pub async fn check(&self, name: &str) {
+        if self.is_near() {
+            return;
+        }
+        let path = layout::staging(name);
+        let object = || frame::wrap(b"whether a name is given only once");
+        // What fails is counted and said where it fails.
+        if matches!(self.put_if_absent(&path, object()).await, Ok(Put::Done))
+            && matches!(self.put_if_absent(&path, object()).await, Ok(Put::Done))
+        {
+            tracing::warn!(
+                store = %self.location,
+                "the bucket gives one name to two objects: replicas may answer with different schema 1 signatures; expected a service that honours `If-None-Match: *`"
+            );
+        }
+        let _ = timed(self.objects.delete(&path)).await;
     }
 
     /// What is counted of this store.
@@ -170,9 +197,7 @@ impl Store {
         let path = layout::document(edition, derived, scope);
         let Some((object, meta)) = self.read(&path).await? else { return Ok(None) };
         let document = Document::from_object(&object).filter(|document| document.is_of(derived, scope));
-        if document.is_none() {
-            self.note_damage(&path);
-        }
+        self.note_soundness(&path, document.is_some());
         Ok(document.map(|document| Found { document, last_use: meta.last_modified.into() }))
     }
 
@@ -199,22 +224,20 @@ impl Store {
 
     async fn recipe(&self, path: &Path, scope: &Scope, derived: &Digest) -> Result<Option<Recipe>, StoreFailure> {
         let Some((object, _)) = self.read(path).await? else { return Ok(None) };
-        let recipe = Recipe::from_object(&object).filter(|found| found.scope() == *scope && found.derived == *derived);
-        if recipe.is_none() {
-            self.note_damage(path);
+        match Recipe::from_object(&object) {
+            // A later edition may say what this one does not understand.
+            None if frame::unwrap(&object).is_some() => Ok(None),
+            found => {
+                let recipe = found.filter(|recipe| recipe.scope() == *scope && recipe.derived == *derived);
+                self.note_soundness(path, recipe.is_some());
+                Ok(recipe)
+            }
         }
-        Ok(recipe)
     }
 
     /// Says that a document which was found is in use, if it was not said lately.
     pub async fn note_use_of(&self, found: &Found) {
-        let age = SystemTime::now().duration_since(found.last_use).unwrap_or_default();
-        let due = match self.location {
-            Location::Memory => return,
-            Location::Directory(_) => USE_NOTED_EVERY,
-            Location::Bucket(_) => REWRITTEN_AFTER,
-        };
-        if age >= due {
+        if age_of(found.last_use) >= self.noted_every() {
             self.note_use(&found.document.recipe, &found.document.bytes).await;
         }
     }
@@ -222,9 +245,6 @@ impl Store {
     /// Says that a derived document and its recipe are in use, so that they are not cleared away; what was cleared away by
     /// others is kept again. Best effort.
     pub async fn note_use(&self, recipe: &Recipe, bytes: &Bytes) {
-        if !self.is_durable() {
-            return;
-        }
         let objects = [layout::document(recipe.edition, &recipe.derived, &recipe.scope()), layout::recipe(recipe)];
         for object in objects {
             match self.refresh(&object).await {
@@ -236,6 +256,14 @@ impl Store {
                 }
                 Err(error) => tracing::debug!(%error, %object, "the last use of an object cannot be noted now"),
             }
+        }
+    }
+
+    /// How old the last use of an object may become while it is in use.
+    const fn noted_every(&self) -> Duration {
+        match self.location {
+            Location::Memory | Location::Directory(_) => USE_NOTED_EVERY,
+            Location::Bucket(_) => REWRITTEN_AFTER,
         }
     }
 
@@ -253,8 +281,7 @@ impl Store {
             };
         }
         let found = self.objects.get(path).await?;
-        let age = SystemTime::now().duration_since(found.meta.last_modified.into()).unwrap_or_default();
-        if age < REWRITTEN_AFTER {
+        if age_of(found.meta.last_modified.into()) < self.noted_every() {
             return Ok(());
         }
         let object = found.bytes().await?;
@@ -265,11 +292,24 @@ impl Store {
         Ok(())
     }
 
-    /// The shared signing key: the one that is here, or else `candidate`, which is then the shared one.
+    /// The shared signing key: the one that is here, or else `candidate`, which is then the shared one. A damaged one is
+    /// not replaced: other replicas sign with it, and only its owner can say that it is gone.
     pub async fn signing_key(&self, candidate: &str) -> Result<String, StoreFailure> {
-        let text = |object: &Bytes| String::from_utf8(frame::unwrap(object)?.to_vec()).ok();
-        let first = self.create(layout::signing_key(), frame::wrap(candidate.as_bytes()), text).await?;
-        Ok(first.unwrap_or_else(|| candidate.to_owned()))
+        const READ: &str = "read the signing key";
+        let path = layout::signing_key();
+        let (object, _) = match self.read(&path).await? {
+            Some(found) => found,
+            None if self.put_if_absent(&path, frame::wrap(candidate.as_bytes())).await? == Put::Done => {
+                return Ok(candidate.to_owned());
+            }
+            None => self.read(&path).await?.ok_or_else(|| StoreFailure::of(READ, "it was removed just now"))?,
+        };
+        let key = frame::unwrap(&object).and_then(|text| String::from_utf8(text.to_vec()).ok());
+        self.note_soundness(&path, key.is_some());
+        key.ok_or_else(|| {
+            let words = format!("{path} is damaged; put back a copy of it, or remove it and restart every replica");
+            StoreFailure::of(READ, &words)
+        })
     }
 
     /// Writes an object whole, unless a sound one is there: that one is handed back, as `sound` reads it.
@@ -284,15 +324,15 @@ impl Store {
             return Ok(None);
         }
         if let Some((existing, meta)) = self.read(&path).await? {
-            if let Some(content) = sound(&existing) {
-                let age = SystemTime::now().duration_since(meta.last_modified.into()).unwrap_or_default();
-                if age >= USE_NOTED_EVERY {
+            let content = sound(&existing);
+            self.note_soundness(&path, content.is_some());
+            if let Some(content) = content {
+                if age_of(meta.last_modified.into()) >= USE_NOTED_EVERY {
                     // It is handed out again: a sweep must not find it old at this moment.
                     let _ = self.refresh(&path).await;
                 }
                 return Ok(Some(content));
             }
-            self.note_damage(&path);
         }
         // What is there is damaged, or was until this moment: it is worth nothing, so it may be overwritten.
         let replaced = within_time("replace a damaged object", self.put(&path, object)).await;
@@ -355,9 +395,20 @@ impl Store {
         self.noted(&self.reading, "read", within_time("read", read).await)
     }
 
-    fn note_damage(&self, path: &Path) {
+    /// Counts what is damaged, and says so where it is the first after sound ones: a store that returns nothing but
+    /// garbage would fill the log.
+    fn note_soundness(&self, path: &Path, is_sound: bool) {
+        if is_sound {
+            self.soundness.note_success();
+            return;
+        }
         self.metrics.damaged.inc();
-        tracing::warn!(object = %path, "an object of the store is damaged; it is made again when it is needed");
+        if self.soundness.note_failure() {
+            tracing::warn!(
+                store = %self.location, object = %path,
+                "an object of the store is damaged; it is made again when it is needed, and `schemabridge store verify` finds others"
+            );
+        }
     }
 
     /// Counts an operation, and says so where it is the first to fail or the first to succeed again.
@@ -396,6 +447,10 @@ impl StoreFailure {
         Self { operation, reason: shown(&error.to_string()) }
     }
 
+    fn of(operation: &'static str, reason: &str) -> Self {
+        Self { operation, reason: reason.to_owned() }
+    }
+
     fn timed_out(operation: &'static str) -> Self {
         Self { operation, reason: format!("it did not answer within {} s", OPERATION_TIMEOUT.as_secs()) }
     }
@@ -410,6 +465,11 @@ fn shown(words: &str) -> String {
         line.truncate(end);
     }
     line
+}
+
+/// How long ago that was; nothing for what a clock that was wrong says of the future.
+fn age_of(moment: SystemTime) -> Duration {
+    SystemTime::now().duration_since(moment).unwrap_or_default()
 }
 
 async fn timed<Output>(operation: impl Future<Output = Output>) -> Option<Output> {

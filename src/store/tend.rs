@@ -38,10 +38,11 @@ impl Written {
 }
 
 impl Store {
-    /// Keeps a directory within its bounds; never returns. A bucket has lifecycle rules for that, and memory goes with the
-    /// process.
+    /// Keeps a directory or the memory within its bounds; never returns. A bucket has lifecycle rules for that.
     pub async fn tend(&self, bounds: Bounds) {
-        let Location::Directory(_) = &self.location else { return std::future::pending().await };
+        if let Location::Bucket(_) = &self.location {
+            return std::future::pending().await;
+        }
         let early = bounds.documents_bytes_max.map_or(u64::MAX, |bytes| (bytes / 100 * EARLY_PERCENT).max(1));
         let mut wait = FIRST_SWEEP_AFTER;
         let mut clocks = Clocks::now();
