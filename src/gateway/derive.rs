@@ -26,7 +26,7 @@ use super::fault::Fault;
 use super::{Gateway, random_bytes};
 
 /// How long to wait for another replica that is at the same derivation, before making it here too.
-const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
+const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
 /// How often that replica is looked after.
 const CLAIM_LOOK: Duration = Duration::from_millis(50);
 

@@ -6,6 +6,7 @@ pub mod fault;
 pub mod gateway;
 pub mod images;
 pub mod parents;
+pub mod process;
 pub mod registry;
 pub mod upstream;
 

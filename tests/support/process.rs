@@ -1,0 +1,88 @@
+//! The gateway as a process of its own, which can be killed.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::client::{Client, Reply};
+use super::patiently;
+
+/// A running `serve`. Killed when dropped.
+pub struct Process {
+    child: Child,
+    pub address: SocketAddr,
+    /// Where the operator connects.
+    pub admin: SocketAddr,
+    /// What it writes on standard output.
+    said: UnboundedReceiver<String>,
+    log: Arc<Mutex<String>>,
+}
+
+impl Process {
+    /// Starts `serve` on free ports and waits until it says where it listens.
+    pub async fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let own = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
+        command.args(own).args(arguments).env_clear().envs(environment.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let (sender, said) = unbounded_channel();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let log = Arc::new(Mutex::new(String::new()));
+        let (found, mut addresses) = unbounded_channel();
+        let (written, mut lines) = (Arc::clone(&log), BufReader::new(child.stderr.take().unwrap()).lines());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+                written.lock().unwrap().push_str(&format!("{line}\n"));
+                if let (Some(message), Some(address)) = (said["message"].as_str(), said["address"].as_str()) {
+                    let _nobody_waits_any_more = found.send((message == "listening", address.to_owned()));
+                }
+            }
+        });
+        let (mut address, mut admin) = (None, None);
+        while address.is_none() || admin.is_none() {
+            let next = patiently("the gateway's listeners", addresses.recv()).await;
+            let (is_gateway, text) =
+                next.unwrap_or_else(|| panic!("it ended before it listened: {}", log.lock().unwrap()));
+            *(if is_gateway { &mut address } else { &mut admin }) = Some(text.parse().unwrap());
+        }
+        Self { child, address: address.unwrap(), admin: admin.unwrap(), said, log }
+    }
+
+    /// Waits for the next line on standard output; `None` when there will be none.
+    pub async fn says(&mut self) -> Option<String> {
+        self.said.recv().await
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// What it counted so far, as Prometheus reads it.
+    pub async fn metrics(&self) -> String {
+        Client::curl().get("/metrics").send(self.admin).await.text()
+    }
+
+    /// GET of this target as this client.
+    pub async fn get(&self, client: &Client, target: &str) -> Reply {
+        client.get(target).send(self.address).await
+    }
+
+    /// Ends it as a power cut would: SIGKILL, by its own id.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
