@@ -240,7 +240,8 @@ async fn trap_17_a_bare_star_is_everything() {
 
 #[tokio::test]
 async fn trap_18_a_mirrors_namespace_is_not_part_of_the_name() {
-    let (_upstream, gateway, image) = with_oci().await;
+    let (upstream, _, image) = with_oci().await;
+    let gateway = Setup::default().known_as("docker.io").before(&upstream).await;
     let got = gateway.manifest(&Client::containerd_1_6(), &format!("{TAGGED}?ns=docker.io")).await;
     assert_eq!(got.digest(), image.oci().digest);
 }

@@ -14,8 +14,9 @@ use http_body_util::{BodyExt, Empty};
 use serde::Serialize;
 use url::Url;
 
+use crate::config::file::File;
 use crate::config::{self, GatewayArguments, StoreArguments, Unusable};
-use crate::gateway::{Body, Gateway, Outcome};
+use crate::gateway::{Body, Outcome, Service};
 use crate::image::descriptor::{Descriptor, Role};
 use crate::image::manifest::{Content, Manifest};
 use crate::image::media_type::Format;
@@ -106,12 +107,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 async fn explain(arguments: &Arguments) -> Result<Explanation, Failure> {
-    let url = arguments.gateway.upstream.clone().ok_or(Unusable::NoUpstream)?;
     let Image { repository, tag } = &arguments.image;
-    let options = GatewayArguments { store: StoreArguments::memory(), ..arguments.gateway.clone() }.options()?;
-    let registry = Upstream::new(options.upstream.clone())?;
+    let arguments_in_memory = GatewayArguments { store: StoreArguments::memory(), ..arguments.gateway.clone() };
+    let options = arguments_in_memory.options(&File::default())?;
+    let (first, _) = options.site.upstreams.first().ok_or(Unusable::NoUpstream)?;
+    let url = first.upstream.url.clone();
+    let registry = Upstream::new(first.upstream.clone())?;
     let caller = log_in(&registry, arguments).await?;
-    let gateway = Gateway::start(options)?;
+    let gateway = Service::start(options)?;
     let mut explanation = Explanation {
         image: format!("{repository}:{tag}"),
         upstream: authority(&url),

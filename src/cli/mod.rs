@@ -1,19 +1,24 @@
 //! Floor 6: the commands.
 
+mod check_config;
 mod explain;
 mod healthcheck;
 mod log;
+mod reload;
 mod serve;
 mod store;
 mod translate;
 
+use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::ServeArguments;
+use crate::config::file::{File, UnusableFile};
 
 /// Answers every container client in a manifest format that it can read.
 #[derive(Parser, Debug)]
@@ -27,6 +32,8 @@ pub(crate) struct Commands {
 enum Command {
     /// Stand in front of a registry and answer clients
     Serve(Box<ServeArguments>),
+    /// Say whether the configuration can be used, and print what is in force, without secrets
+    CheckConfig(Box<check_config::Arguments>),
     /// Translate one manifest, offline; the document goes to standard output
     Translate(Box<translate::Arguments>),
     /// Say what is stored under a name and what each kind of client would get
@@ -42,12 +49,15 @@ enum Command {
 
 /// Runs the command that the process was started with. Whatever cannot be done is one line on standard error and exit 1.
 pub fn run() -> ExitCode {
-    let command = match Commands::try_parse() {
-        Ok(commands) => commands.command,
-        Err(error) => return refused(&error),
+    let line = CommandLine(std::env::args_os().collect());
+    let (command, file) = match line.read() {
+        Ok((commands, file)) => (commands.command, file),
+        Err(Misread::Arguments(error)) => return refused(&error),
+        Err(Misread::File(error)) => return complain(&error.to_string()),
     };
     let done = match command {
-        Command::Serve(arguments) => serve::run(*arguments),
+        Command::Serve(arguments) => serve::run(*arguments, file, line),
+        Command::CheckConfig(arguments) => check_config::run(&arguments, &file),
         Command::Translate(arguments) => translate::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
@@ -57,6 +67,43 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error.to_string()),
+    }
+}
+
+/// What the process was started with. It can be read again, with what the file says by then.
+#[derive(Clone, Debug)]
+struct CommandLine(Vec<OsString>);
+
+/// Why a command line cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum Misread {
+    #[error("{}", one_line(.0))]
+    Arguments(#[from] clap::Error),
+    #[error(transparent)]
+    File(#[from] UnusableFile),
+}
+
+impl CommandLine {
+    /// The command, and the file that it names: what that says of flags is in the command already.
+    fn read(&self) -> Result<(Commands, File), Misread> {
+        let mut command = Commands::command();
+        let mut file = File::default();
+        if let Some((name, path)) = self.file()
+            && let Some(subcommand) = command.find_subcommand(&name)
+        {
+            file = File::read(&path, subcommand)?;
+            command = command.mut_subcommand(&name, |subcommand| file.as_defaults(subcommand));
+        }
+        let matches = command.try_get_matches_from(&self.0)?;
+        Ok((Commands::from_arg_matches(&matches)?, file))
+    }
+
+    /// The name of the command and of its file, as far as can be told before that is read.
+    fn file(&self) -> Option<(String, PathBuf)> {
+        let matches = Commands::command().ignore_errors(true).try_get_matches_from(&self.0).ok()?;
+        let (name, matches) = matches.subcommand()?;
+        let path = matches.try_get_one::<PathBuf>("config").ok()??;
+        Some((name.to_owned(), path.clone()))
     }
 }
 
@@ -70,10 +117,14 @@ fn refused(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
+    complain(&one_line(error))
+}
+
+fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let sentence: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let line = without_password(&sentence.join(" "));
-    complain(line.strip_prefix("error: ").unwrap_or(&line))
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }
 
 /// A mistyped value is repeated, but not where it may hold a password: one with an `@` is a URL with a user, however odd.

@@ -11,11 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::file::File;
 use crate::config::{LogFormat, ServeArguments, unknown_variables};
-use crate::gateway::{Gateway, Options, StartError};
+use crate::gateway::service::ServiceOptions;
+use crate::gateway::{Service, StartError};
 use crate::{admin, server};
 
-use super::{Commands, Failure, log};
+use super::{CommandLine, Commands, Failure, log, reload};
 
 /// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +28,7 @@ struct CannotListen {
     reason: std::io::Error,
 }
 
-pub(super) fn run(arguments: ServeArguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: ServeArguments, file: File, line: CommandLine) -> Result<(), Failure> {
     // Dropped last: what the end says is written too.
     let _log = start_log(&arguments)?;
     for name in unknown_variables::<Commands>() {
@@ -36,34 +38,38 @@ pub(super) fn run(arguments: ServeArguments) -> Result<(), Failure> {
     if let Some(arming) = arguments.fault_point {
         crate::store::fault_point::arm(arming);
     }
-    let options = arguments.gateway.options()?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(arguments, options))
+    let options = arguments.gateway.options(&file)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(arguments, options, line))
 }
 
-async fn serve(arguments: ServeArguments, options: Options) -> Result<(), Failure> {
+async fn serve(arguments: ServeArguments, options: ServiceOptions, line: CommandLine) -> Result<(), Failure> {
     let mut listeners = Vec::new();
     for address in &arguments.listen {
         listeners.push(listen("--listen", *address).await?);
     }
     let admin = listen("--admin-listen", arguments.admin_listen).await?;
-    let (upstream, store) = (options.upstream.url.clone(), options.store.clone());
-    let gateway = Gateway::start(options).map_err(in_words_of_the_flag)?;
+    let (upstreams, store) = (origins(&options), options.shared.store.clone());
+    let service = Service::start(options).map_err(in_words_of_the_flag)?;
 
     let stop = CancellationToken::new();
     let running = TaskTracker::new();
     for listener in listeners {
         let address = listener.local_addr()?;
-        tracing::info!(%address, upstream = %upstream.origin().ascii_serialization(), %store, "listening");
-        running.spawn(server::serve(listener, Arc::clone(&gateway), stop.clone().cancelled_owned()));
+        tracing::info!(%address, upstreams, %store, "listening");
+        running.spawn(server::serve(listener, Arc::clone(&service), stop.clone().cancelled_owned()));
     }
     tracing::info!(address = %admin.local_addr()?, "admin listening");
     let mut registry = Registry::with_prefix("schemabridge");
-    gateway.register_metrics(&mut registry);
+    service.shared().register_metrics(&mut registry);
+    let reloads = reload::Metrics::default();
+    reloads.register(&mut registry);
     let registry = Arc::new(registry);
     let answer = move |request: Request<_>, _| std::future::ready(admin::answer(&request, &registry));
     running.spawn(server::serve_with(admin, stop.clone().cancelled_owned(), answer));
-    let (tended, bounds, until) = (Arc::clone(&gateway), arguments.bounds.bounds(), stop.clone());
-    running.spawn(async move { until.run_until_cancelled(tended.tend_store(bounds)).await });
+    let (shared, bounds, until) = (service.shared().clone(), arguments.bounds.bounds(), stop.clone());
+    running.spawn(async move { until.run_until_cancelled(shared.tend_store(bounds)).await });
+    let (keeping_up, until) = (reload::keep_up(line, arguments, service, reloads), stop.clone());
+    running.spawn(async move { until.run_until_cancelled(keeping_up).await });
     running.close();
 
     asked_to_stop().await?;
@@ -71,6 +77,12 @@ async fn serve(arguments: ServeArguments, options: Options) -> Result<(), Failur
     stop.cancel();
     running.wait().await;
     Ok(())
+}
+
+/// Where the upstreams are, for the line that says what the gateway stands in front of.
+fn origins(options: &ServiceOptions) -> String {
+    let upstreams = options.site.upstreams.iter();
+    upstreams.map(|(upstream, _)| upstream.upstream.url.origin().ascii_serialization()).collect::<Vec<_>>().join(" ")
 }
 
 async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, CannotListen> {

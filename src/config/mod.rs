@@ -1,5 +1,9 @@
-//! Floor 6: what the operator says, from flags and their `SCHEMABRIDGE_…` twins. Nothing else reads the environment.
+//! Floor 6: what the operator says, from flags, their `SCHEMABRIDGE_…` twins and a file. Nothing else reads the
+//! environment.
 
+pub mod file;
+mod keys;
+pub mod tables;
 pub(crate) mod values;
 
 use std::collections::BTreeSet;
@@ -13,12 +17,17 @@ use clap::{Args, CommandFactory, ValueEnum};
 use ipnet::IpNet;
 use url::Url;
 
-use crate::gateway::{ChallengeMode, IndexLimits, Options, Pushes};
+use crate::gateway::service::{ServiceOptions, Site};
+use crate::gateway::{ChallengeMode, IndexLimits, Options, Pushes, SharedOptions};
 use crate::negotiate::{PlatformRule, Policy, WithoutAccept};
 use crate::store::sweep::Bounds;
 use crate::store::{Bucket, Location};
 use crate::translate::sign::SigningKey;
 use crate::upstream;
+
+use file::File;
+pub use keys::documentation;
+use tables::UpstreamTable;
 
 /// The prefix of every environment variable that is ours.
 const PREFIX: &str = "SCHEMABRIDGE_";
@@ -26,6 +35,10 @@ const PREFIX: &str = "SCHEMABRIDGE_";
 /// The flags of `serve`. Each has an environment twin, which the flag goes before.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArguments {
+    /// A file that says what no flag says, and more: see docs/configuration.md
+    #[arg(long, env = "SCHEMABRIDGE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Where clients connect: an address and a port; repeatable
     #[arg(long, env = "SCHEMABRIDGE_LISTEN", value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:5000", value_parser = values::address)]
     pub listen: Vec<SocketAddr>,
@@ -56,12 +69,28 @@ pub struct ServeArguments {
     pub fault_point: Option<crate::store::fault_point::Arming>,
 }
 
+impl ServeArguments {
+    /// What holds from the start to the end, whatever the file says meanwhile.
+    pub fn start_only(&self) -> impl PartialEq + use<> {
+        let (gateway, bounds) = (&self.gateway, self.bounds.bounds());
+        let store = (gateway.store.store.clone(), gateway.store.store_endpoint.clone(), bounds);
+        let memory = (gateway.cache_size, gateway.signing_key.clone());
+        (self.listen.clone(), self.admin_listen, store, memory, self.log_format, self.log_level)
+    }
+}
+
 /// The flags that decide how requests are answered.
 #[derive(Args, Clone, Debug)]
 pub struct GatewayArguments {
-    /// The registry behind the gateway, such as `https://registry.example`
-    #[arg(long, env = "SCHEMABRIDGE_UPSTREAM", value_name = "URL", value_parser = values::registry_url)]
-    pub upstream: Option<Url>,
+    /// The registry behind the gateway, such as `https://registry.example`; with a name, which is its prefix and its `ns`,
+    /// repeatable. Goes before the upstreams of the file
+    #[arg(long, env = "SCHEMABRIDGE_UPSTREAM", value_name = "[NAME=]URL", value_delimiter = ',', value_parser = values::upstream)]
+    pub upstream: Vec<UpstreamTable>,
+
+    /// The name of the upstream that is meant where a request does not say which; `none` for no such upstream [default: the
+    /// first]
+    #[arg(long, env = "SCHEMABRIDGE_DEFAULT_UPSTREAM", value_name = "NAME")]
+    pub default_upstream: Option<String>,
 
     /// Where derived documents last
     #[command(flatten)]
@@ -87,9 +116,9 @@ pub struct GatewayArguments {
     #[arg(long, env = "SCHEMABRIDGE_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',', value_parser = values::network)]
     pub trusted_proxies: Vec<IpNet>,
 
-    /// A token service beyond the upstream's own host that its challenges may name
-    #[arg(long, env = "SCHEMABRIDGE_TOKEN_REALM", value_name = "URL", value_parser = values::plain_url)]
-    pub token_realm: Option<Url>,
+    /// A token service beyond the upstream's own host that its challenges may name; repeatable
+    #[arg(long, env = "SCHEMABRIDGE_TOKEN_REALM", value_name = "URL", value_delimiter = ',', value_parser = values::plain_url)]
+    pub token_realm: Vec<Url>,
 
     /// Let pushes through to the upstream
     #[arg(long, env = "SCHEMABRIDGE_PUSH", value_parser = clap::builder::BoolishValueParser::new())]
@@ -218,12 +247,22 @@ pub enum LogFormat {
 }
 
 /// What becomes of the realm in the upstream's bearer challenge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Challenge {
     /// It goes to the client as it is.
     Pass,
     /// It points at the gateway's own /token.
     Rewrite,
+}
+
+impl From<Challenge> for ChallengeMode {
+    fn from(challenge: Challenge) -> Self {
+        match challenge {
+            Challenge::Pass => Self::Pass,
+            Challenge::Rewrite => Self::Rewrite,
+        }
+    }
 }
 
 /// What an unknown client that sends no Accept header gets.
@@ -243,6 +282,25 @@ pub enum Unusable {
         "--upstream is missing: expected the URL of the registry behind the gateway, such as `--upstream https://registry.example`"
     )]
     NoUpstream,
+    /// Two upstreams with one name.
+    #[error("two upstreams are called `{0}`: expected a name of its own for each")]
+    TwoOfOneName(String),
+    /// The default is none of the upstreams.
+    #[error("--default-upstream {name}: expected one of `{known}`, or `none`")]
+    NoSuchDefault {
+        /// What was said.
+        name: String,
+        /// The upstreams.
+        known: String,
+    },
+    /// A variable that is read in place of ours cannot be used.
+    #[error("{variable}: {reason}")]
+    DropIn {
+        /// Its name.
+        variable: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The signing key cannot be used.
     #[error("--signing-key {}: {reason}; expected a P-256 private key in PEM", .file.display())]
     SigningKey {
@@ -262,25 +320,56 @@ pub enum Unusable {
 }
 
 impl GatewayArguments {
-    /// The options of a gateway that does what these say.
-    pub fn options(&self) -> Result<Options, Unusable> {
-        let upstream = self.upstream.clone().ok_or(Unusable::NoUpstream)?;
-        let mut options = Options::for_upstream(upstream);
+    /// The options of a gateway that does what these and the file say.
+    pub fn options(&self, file: &File) -> Result<ServiceOptions, Unusable> {
+        let shared = SharedOptions {
+            store: self.store.location()?,
+            cache_bytes: self.cache_size,
+            signing_key: self.signing_key.as_ref().map(|file| signing_key(file).map(Arc::new)).transpose()?,
+            ..SharedOptions::default()
+        };
+        Ok(ServiceOptions { shared, site: self.site(file)? })
+    }
+
+    /// The upstreams that these and the file say.
+    pub fn site(&self, file: &File) -> Result<Site, Unusable> {
+        let drop_in = registry_proxy().transpose()?;
+        let tables = [&self.upstream, &file.tables.upstreams, &Vec::from_iter(drop_in)];
+        let tables: Vec<UpstreamTable> =
+            tables.into_iter().find(|tables| !tables.is_empty()).cloned().unwrap_or_default();
+        let first = tables.first().ok_or(Unusable::NoUpstream)?;
+        let mut names = BTreeSet::new();
+        if let Some(twice) = tables.iter().find(|table| !names.insert(table.name())) {
+            return Err(Unusable::TwoOfOneName(twice.name().to_owned()));
+        }
+        let default = match self.default_upstream.as_deref() {
+            Some("none") => None,
+            name => {
+                let name = name.unwrap_or(first.name());
+                let place = tables.iter().position(|table| table.name() == name);
+                Some(place.ok_or_else(|| Unusable::NoSuchDefault {
+                    name: name.to_owned(),
+                    known: tables.iter().map(UpstreamTable::name).collect::<Vec<_>>().join("`, `"),
+                })?)
+            }
+        };
+        let upstreams = tables.iter().map(|table| (table.options(self.defaults(table.url())), table.names())).collect();
+        Ok(Site { upstreams, default })
+    }
+
+    /// What an upstream is like of which nothing is said but its URL.
+    fn defaults(&self, url: &Url) -> Options {
+        let mut options = Options::for_upstream(url.clone());
         options.upstream = upstream::Options {
             connect_timeout: self.connect_timeout,
             answer_timeout: self.answer_timeout,
             idle_timeout: self.idle_timeout,
             document_timeout: self.document_timeout,
-            token_realm: self.token_realm.clone(),
+            token_realms: self.token_realm.clone(),
             ..options.upstream
         };
-        options.store = self.store.location()?;
-        options.cache_bytes = self.cache_size;
         options.tag_ttl = self.tag_ttl;
-        options.challenge = match self.challenge {
-            Challenge::Pass => ChallengeMode::Pass,
-            Challenge::Rewrite => ChallengeMode::Rewrite,
-        };
+        options.challenge = self.challenge.into();
         options.external_url.clone_from(&self.external_url);
         options.trusted_proxies.clone_from(&self.trusted_proxies);
         options.pushes = if self.push { Pushes::Forwarded } else { Pushes::Refused };
@@ -298,8 +387,7 @@ impl GatewayArguments {
             nesting_max: self.index_nesting,
             children_at_once: self.children_at_once.get(),
         };
-        options.signing_key = self.signing_key.as_ref().map(|file| signing_key(file).map(Arc::new)).transpose()?;
-        Ok(options)
+        options
     }
 }
 
@@ -308,6 +396,13 @@ pub fn signing_key(file: &std::path::Path) -> Result<SigningKey, Unusable> {
     let unusable = |reason: String| Unusable::SigningKey { file: file.to_owned(), reason };
     let text = std::fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
     SigningKey::from_pem(&text).map_err(|error| unusable(error.to_string()))
+}
+
+/// The upstream that CNCF distribution's variables name, so that a mirror of that kind can be replaced by this gateway.
+fn registry_proxy() -> Option<Result<UpstreamTable, Unusable>> {
+    const URL: &str = "REGISTRY_PROXY_REMOTEURL";
+    let text = std::env::var(URL).ok().filter(|text| !text.is_empty())?;
+    Some(values::upstream(&text).map_err(|reason| Unusable::DropIn { variable: URL, reason }))
 }
 
 /// Where state is kept by convention: the directory that systemd made for the service, or the user's.
@@ -335,6 +430,12 @@ pub fn docker_config() -> Option<PathBuf> {
     path("DOCKER_CONFIG")
         .or_else(|| path("HOME").map(|home| home.join(".docker")))
         .map(|folder| folder.join("config.json"))
+}
+
+/// What is in force: every key with its value, as a file would say it, without secrets.
+pub fn in_force(arguments: &ServeArguments, file: &File) -> Result<String, Unusable> {
+    let _ = (arguments, file);
+    Ok(String::new())
 }
 
 /// The variables of the environment that begin like ours and are not: most likely a misspelt flag. What Kubernetes

@@ -11,6 +11,7 @@ use crate::negotiate::glob::InvalidGlob;
 use crate::negotiate::{Glob, PlatformRule};
 
 use super::Variant;
+use super::tables::UpstreamTable;
 
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("0.0.0.0:{port}"));
@@ -24,6 +25,47 @@ pub(super) fn registry_url(text: &str) -> Result<Url, String> {
         return Err("expected the URL of the registry without `/v2`".to_owned());
     }
     Ok(url)
+}
+
+/// What `--upstream` says: a URL, or `NAME=URL`.
+pub(super) fn upstream(text: &str) -> Result<UpstreamTable, String> {
+    match text.split_once('=').filter(|(name, _)| !name.contains(['/', ':', '?'])) {
+        Some((name, url)) => Ok(UpstreamTable::named(name.parse()?, registry_url(url)?)),
+        None => Ok(UpstreamTable::of(DEFAULT_NAME.parse()?, registry_url(text)?)),
+    }
+}
+
+/// What the only upstream is called where it has no name.
+const DEFAULT_NAME: &str = "default";
+
+/// A value that the file writes as a flag does.
+pub(super) trait Written: Sized {
+    /// The value, or what would be accepted.
+    fn read(text: &str) -> Result<Self, String>;
+}
+
+impl Written for Glob {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: InvalidGlob| error.to_string())
+    }
+}
+
+impl Written for PlatformRule {
+    fn read(text: &str) -> Result<Self, String> {
+        platform_rule(text)
+    }
+}
+
+impl Written for Url {
+    fn read(text: &str) -> Result<Self, String> {
+        plain_url(text)
+    }
+}
+
+impl Written for Variant {
+    fn read(text: &str) -> Result<Self, String> {
+        variant(text)
+    }
 }
 
 pub(super) fn plain_url(text: &str) -> Result<Url, String> {

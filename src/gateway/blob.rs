@@ -115,7 +115,7 @@ impl Gateway {
         head.headers = headers::end_to_end(&head.headers);
         head.headers.remove("set-cookie");
         if head.status.is_redirection() {
-            self.redirected(&mut head)?;
+            self.redirected(exchange, &mut head)?;
         } else if let Some(location) = head.headers.get(LOCATION) {
             match self.location_at_the_gateway(exchange, location) {
                 Ok(location) => head.headers.insert(LOCATION, location),
@@ -125,7 +125,7 @@ impl Gateway {
             };
         }
         if let Some(link) = head.headers.get(LINK) {
-            let rewritten = self.link_at_the_gateway(link);
+            let rewritten = self.link_at_the_gateway(exchange, link);
             head.headers.remove(LINK);
             head.headers.extend(rewritten.map(|link| (LINK, link)));
         }
@@ -147,7 +147,7 @@ impl Gateway {
     /// A redirect goes to the client, which follows it without the gateway, or through it where it leads back to the
     /// upstream's own endpoints. Go before 1.8 (Docker up to 1.12) does not know 308, and a relative target is the
     /// upstream's, not the gateway's.
-    fn redirected(&self, head: &mut http::response::Parts) -> Result<(), Fault> {
+    fn redirected(&self, exchange: &Exchange, head: &mut http::response::Parts) -> Result<(), Fault> {
         if head.status == StatusCode::PERMANENT_REDIRECT {
             head.status = StatusCode::TEMPORARY_REDIRECT;
         }
@@ -155,16 +155,16 @@ impl Gateway {
         let refuse = || Failure::RedirectRefused { reason: "its Location is not an http or https URL".to_owned() };
         let target = location.to_str().ok().and_then(|location| self.upstream.url().join(location).ok());
         let target = target.filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(refuse)?;
-        let path = self.path_at_the_gateway(&target);
+        let path = self.path_at_the_upstream(&target);
         let is_ours = target.origin() == self.upstream.url().origin() && path.starts_with("/v2/");
-        let location = if is_ours { path } else { target.into() };
+        let location = if is_ours { exchange.path_for_client(&path) } else { target.into() };
         head.headers.insert(LOCATION, HeaderValue::try_from(location).map_err(|_| refuse())?);
         Ok(())
     }
 
     /// `Link` of a page of tags: an absolute URL at the upstream becomes a path, which holds at the gateway too. One
     /// that leads elsewhere is left out.
-    fn link_at_the_gateway(&self, link: &HeaderValue) -> Option<HeaderValue> {
+    fn link_at_the_gateway(&self, exchange: &Exchange, link: &HeaderValue) -> Option<HeaderValue> {
         let mut rest = link.to_str().ok()?;
         let mut links = Vec::new();
         while let Some((target, after)) = rest.trim_start_matches([' ', ',']).strip_prefix('<')?.split_once('>') {
@@ -172,7 +172,8 @@ impl Gateway {
             let (parameters, next) = after.split_at(end);
             let url = self.upstream.url().join(target).ok()?;
             if url.origin() == self.upstream.url().origin() {
-                links.push(format!("<{}>{parameters}", self.path_at_the_gateway(&url)));
+                let path = exchange.path_for_client(&self.path_at_the_upstream(&url));
+                links.push(format!("<{path}>{parameters}"));
             }
             rest = next;
             if rest.is_empty() {
@@ -182,8 +183,8 @@ impl Gateway {
         HeaderValue::from_str(&links.join(", ")).ok().filter(|links| !links.is_empty())
     }
 
-    /// Path and query of a URL of the upstream as they are at the gateway: without the upstream's own path prefix.
-    pub(super) fn path_at_the_gateway(&self, url: &url::Url) -> String {
+    /// Path and query of a URL of the upstream from `/v2/` on: without the upstream's own path prefix.
+    pub(super) fn path_at_the_upstream(&self, url: &url::Url) -> String {
         let prefix = self.upstream.url().path().trim_end_matches('/');
         let path = url.path().strip_prefix(prefix).unwrap_or(url.path());
         url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))

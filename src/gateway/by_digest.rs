@@ -60,7 +60,7 @@ impl Gateway {
             None if self.memory.stored(&repository, &digest).await.is_some() => Lookup::NotYet,
             None => Lookup::Running(tokio::spawn(Arc::clone(self).look_up(scope.clone(), digest.clone()))),
         };
-        if self.store.is_near()
+        if self.shared.store.is_near()
             && let Some(handed) = lookup.within(STORE_HEAD_START).await
             && let Some(response) = self.known_here(exchange, &repository, &handed).await?
         {
@@ -138,9 +138,10 @@ impl Gateway {
     /// The derived document in the store, read once however many ask. It is nobody's to see yet.
     async fn look_up(self: Arc<Self>, scope: Scope, digest: Digest) -> Result<Option<Arc<Handed>>, StoreFailure> {
         let read = async {
-            let found = self.store.document(&scope, &digest, self.options.edition).await.map_err(Missing::Failed)?;
+            let found =
+                self.shared.store.document(&scope, &digest, self.shared.edition).await.map_err(Missing::Failed)?;
             let found = found.ok_or(Missing::Absent)?;
-            let (store, document) = (self.store.clone(), found.document.clone());
+            let (store, document) = (self.shared.store.clone(), found.document.clone());
             tokio::spawn(async move { store.note_use_of(&found).await });
             Ok(Arc::new(handed(document)))
         };
@@ -174,7 +175,7 @@ impl Gateway {
                 Err(failure) => refusal = Some(failure),
             }
         }
-        let mut recipes = self.store.recipes(&scope, digest).await?;
+        let mut recipes = self.shared.store.recipes(&scope, digest).await?;
         recipes.retain(|recipe| {
             !found.is_some_and(|handed| handed.recipes.iter().any(|tried| tried.source == recipe.source))
         });
@@ -201,8 +202,8 @@ impl Gateway {
 
     /// The bytes that a recipe gave: kept by its edition, or made again where the store has them no more.
     async fn bytes_of(self: &Arc<Self>, caller: &Caller, recipe: &Recipe) -> Result<Derived, Fault> {
-        if recipe.edition != self.options.edition
-            && let Some(found) = self.store.document(&recipe.scope(), &recipe.derived, recipe.edition).await?
+        if recipe.edition != self.shared.edition
+            && let Some(found) = self.shared.store.document(&recipe.scope(), &recipe.derived, recipe.edition).await?
         {
             self.count(DerivedDigest::Hit);
             return Ok(handed(found.document).derived);

@@ -65,7 +65,7 @@ impl Gateway {
     }
 }
 
-fn welcome() -> Response<Body> {
+pub(super) fn welcome() -> Response<Body> {
     const BODY: &str = "{}";
     let mut response = Response::new(Body::whole(BODY));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -22,8 +22,9 @@ use crate::translate::sign::SigningKey;
 use crate::translate::{self, Cell, Derived, Source, Untranslatable};
 use crate::upstream::{Caller, Failure};
 
+use super::Gateway;
 use super::fault::Fault;
-use super::{Gateway, random_bytes};
+use super::shared::random_bytes;
 
 /// How long to wait for another replica that is at the same derivation, before making it here too.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
@@ -190,16 +191,16 @@ impl Gateway {
 
     /// Tells the store that a derived document is in use. Nobody waits for that.
     pub(super) fn note_use(self: &Arc<Self>, recipe: &Recipe, derived: &Derived) {
-        let (store, recipe, bytes) = (self.store.clone(), recipe.clone(), derived.bytes.clone());
+        let (store, recipe, bytes) = (self.shared.store.clone(), recipe.clone(), derived.bytes.clone());
         tokio::spawn(async move { store.note_use(&recipe, &bytes).await });
     }
 
     /// Makes a document, unless another replica is at it and comes to an end in time: then its bytes are ours.
     async fn cook_among_replicas(self: &Arc<Self>, order: Order) -> Result<Arc<Kept>, Obstacle> {
-        if !self.store.is_durable() || order.part == Part::Child {
+        if !self.shared.store.is_durable() || order.part == Part::Child {
             return self.cook_and_keep(order).await;
         }
-        let claim = order.dish().key(&self.options.upstream_name, self.options.edition);
+        let claim = order.dish().key(&self.options.upstream_name, self.shared.edition);
         if let Some(recipe) = self.made_by_another(&claim).await
             && let Some(kept) = self.kept_by_another(&order, *recipe).await
         {
@@ -207,7 +208,7 @@ impl Gateway {
         }
         let cooked = self.cook_and_keep(order).await;
         let made = cooked.as_ref().ok().filter(|kept| kept.completeness == Completeness::Whole);
-        let (store, made) = (self.store.clone(), made.map(|kept| kept.recipe.clone()));
+        let (store, made) = (self.shared.store.clone(), made.map(|kept| kept.recipe.clone()));
         // Nobody here waits for it.
         tokio::spawn(async move { store.settle(&claim, made.as_ref()).await });
         cooked
@@ -216,16 +217,16 @@ impl Gateway {
     /// How another replica made a document, if it is at it or was. `None` gives the work to us.
     async fn made_by_another(&self, name: &str) -> Option<Box<Recipe>> {
         let wait = async {
-            let mut claim = self.store.claim(name).await;
+            let mut claim = self.shared.store.claim(name).await;
             loop {
                 match claim {
                     Claim::Ours => return None,
                     Claim::Made(recipe) => return Some(recipe),
                     Claim::Theirs => tokio::time::sleep(CLAIM_LOOK).await,
                 }
-                claim = match self.store.claimed(name).await {
+                claim = match self.shared.store.claimed(name).await {
                     Some(claim) => claim,
-                    None => self.store.claim(name).await,
+                    None => self.shared.store.claim(name).await,
                 };
             }
         };
@@ -242,15 +243,15 @@ impl Gateway {
         if !is_of_order {
             return None;
         }
-        let found = self.store.document(&recipe.scope(), &recipe.derived, self.options.edition).await.ok()??;
-        self.store.note_use_of(&found).await;
+        let found = self.shared.store.document(&recipe.scope(), &recipe.derived, self.shared.edition).await.ok()??;
+        self.shared.store.note_use_of(&found).await;
         let derived = Derived { bytes: found.document.bytes, digest: recipe.derived.clone(), format: recipe.target };
         Some(self.remember_kept(derived, recipe, Completeness::Whole).await)
     }
 
     async fn cook_and_keep(self: &Arc<Self>, order: Order) -> Result<Arc<Kept>, Obstacle> {
         let (derived, recipe, completeness) = self.cook(order).await?;
-        match self.store.keep(&recipe, derived.bytes.clone()).await {
+        match self.shared.store.keep(&recipe, derived.bytes.clone()).await {
             Ok(first) => {
                 let derived = Derived { bytes: first, ..derived };
                 Ok(self.remember_kept(derived, recipe, completeness).await)
@@ -286,7 +287,7 @@ impl Gateway {
             (derived, config, Completeness::Whole)
         };
         let recipe = Recipe {
-            edition: self.options.edition,
+            edition: self.shared.edition,
             upstream: self.options.upstream_name.clone(),
             tag: order.dish().tag,
             repository: order.repository,
@@ -382,7 +383,7 @@ impl Gateway {
         let kept = match self.derive(order).await {
             // Best effort: whoever is served now has the bytes, and the next one makes them again.
             Ok((kept, Freshness::Remembered)) => {
-                let _ = self.store.keep(&kept.recipe, kept.derived.bytes.clone()).await;
+                let _ = self.shared.store.keep(&kept.recipe, kept.derived.bytes.clone()).await;
                 kept
             }
             Ok((kept, Freshness::Cooked)) | Err(Obstacle::Unkept { kept, .. }) => kept,
@@ -398,10 +399,10 @@ impl Gateway {
             let unusable = |error: &dyn std::fmt::Display| Obstacle::SigningKey(error.to_string());
             let entropy = random_bytes().map_err(|error| unusable(&error))?;
             let candidate = SigningKey::generate(entropy).map_err(|error| unusable(&error))?;
-            let shared = self.store.signing_key(&candidate.to_pem()).await?;
+            let shared = self.shared.store.signing_key(&candidate.to_pem()).await?;
             SigningKey::from_pem(&shared).map(Arc::new).map_err(|error| unusable(&error))
         };
-        self.signing_key.get_or_try_init(from_store).await.cloned()
+        self.shared.signing_key.get_or_try_init(from_store).await.cloned()
     }
 }
 

@@ -6,14 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, HOST, HeaderName, USER_AGENT};
 use http::request::Parts;
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::negotiate::Client;
+use crate::upstream::route::Prefix;
 use crate::upstream::{Caller, RequestBody};
 
 use super::record::Record;
-use super::{Fault, Options};
+use super::{Credentials, Fault, Options, Routed};
 
 /// How long a client may take to send a body that the gateway reads whole: a manifest or a token request.
 const CLIENT_BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,17 +39,49 @@ pub(super) struct Exchange {
     pub(super) client: Client,
     pub(super) record: Record,
     neighbour: Neighbour,
+    prefix: Prefix,
+    /// The path before it was made one of `library/`.
+    named_path: Option<String>,
     external_url: Option<String>,
 }
 
 impl Exchange {
-    pub(super) fn new(head: Parts, body: Option<RequestBody>, neighbour: Neighbour, options: &Options) -> Self {
+    pub(super) fn new(
+        head: Parts,
+        body: Option<RequestBody>,
+        neighbour: Neighbour,
+        routed: Routed,
+        options: &Options,
+    ) -> Self {
         let accept = head.headers.get_all(ACCEPT).iter().map(http::HeaderValue::as_bytes);
         let user_agent = head.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes);
         let client = Client::from_headers(accept, user_agent, &options.policy);
         let external_url = options.external_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
-        let caller = Caller::from_headers(&head.headers);
-        Self { caller, client, body, record: Record::default(), neighbour, external_url, head }
+        let caller = match routed.credentials {
+            Credentials::Upstreams => Caller::from_headers(&head.headers),
+            Credentials::Others => Caller::default(),
+        };
+        let (record, prefix, named_path) = (Record::default(), routed.prefix, None);
+        Self { caller, client, body, record, neighbour, prefix, named_path, external_url, head }
+    }
+
+    /// Asks for another path from here on.
+    pub(super) fn ask_for(&mut self, path: &str) -> Result<(), Fault> {
+        let text = self.head.uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+        let asked: PathAndQuery = text.parse().map_err(|_| Fault::NotFound)?;
+        self.named_path.get_or_insert_with(|| self.head.uri.path().to_owned());
+        self.head.uri = Uri::from(asked);
+        Ok(())
+    }
+
+    /// The path that the client asked for.
+    pub(super) fn asked_path(&self) -> String {
+        self.prefix.put_back(self.named_path.as_deref().unwrap_or(self.head.uri.path()))
+    }
+
+    /// A path of the upstream as the client has to ask for it.
+    pub(super) fn path_for_client(&self, path: &str) -> String {
+        self.prefix.put_back(path)
     }
 
     /// All of the body, if it has at most `bytes_max` bytes and arrives in time.
@@ -102,16 +135,5 @@ impl Exchange {
         };
         let authority: Authority = host.parse().map_err(|_| malformed())?;
         if authority.as_str().contains('@') { Err(malformed()) } else { Ok(authority) }
-    }
-
-    /// A request that names one host in its Host header and another in its target could be routed by either.
-    pub(super) fn check_host(&self) -> Result<(), Fault> {
-        let hosts: Vec<_> = self.head.headers.get_all(HOST).iter().collect();
-        let agrees = match (hosts.as_slice(), self.head.uri.authority()) {
-            ([], _) | ([_], None) => true,
-            ([host], Some(authority)) => host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()),
-            _ => false,
-        };
-        if agrees { Ok(()) } else { Err(Fault::BadRequest("the request names two hosts".to_owned())) }
     }
 }

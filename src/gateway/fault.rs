@@ -10,6 +10,7 @@ use crate::image::digest::InvalidDigest;
 use crate::image::reference::InvalidReference;
 use crate::negotiate::Refusal;
 use crate::store::StoreFailure;
+use crate::upstream::route::UnknownUpstream;
 use crate::upstream::{self, DOCKER_CONTENT_DIGEST, Failure, headers};
 
 use super::body::Body;
@@ -68,6 +69,12 @@ pub enum Fault {
     /// Derived bytes are gone from the store and cannot be made again, because another edition made them.
     #[error("the bytes of this derived digest are no longer in the store; pull the tag again")]
     Lost,
+    /// The request names no upstream of this gateway.
+    #[error("{0}; ask its operator for the names that it answers to")]
+    UnknownUpstream(UnknownUpstream),
+    /// The operator does not let this repository out.
+    #[error("this gateway does not serve the repository `{0}`; ask its operator for it")]
+    RepositoryDenied(String),
     /// A task of the gateway ended without an answer.
     #[error("the gateway failed while it worked on this request")]
     Internal,
@@ -105,7 +112,8 @@ impl Fault {
             }
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::NotFound | Self::Lost => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::Lost | Self::UnknownUpstream(_) => StatusCode::NOT_FOUND,
+            Self::RepositoryDenied(_) => StatusCode::FORBIDDEN,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -120,6 +128,8 @@ impl Fault {
             | Self::LegacyRefusal(_)
             | Self::NotAllowed(_) => "UNSUPPORTED",
             Self::NameInvalid(_) => "NAME_INVALID",
+            Self::UnknownUpstream(_) => "NAME_UNKNOWN",
+            Self::RepositoryDenied(_) => "DENIED",
             Self::ReferenceInvalid(InvalidReference::Tag(_)) => "TAG_INVALID",
             Self::ReferenceInvalid(InvalidReference::Digest(_)) | Self::DigestInvalid(_) => "DIGEST_INVALID",
             Self::BodyTooLarge(_) => "SIZE_INVALID",

@@ -39,7 +39,7 @@ pub(super) fn remember(refusals: &Refusals, exchange: &Exchange, fault: &Fault) 
         Fault::Malformed(_) if is_legacy => "this image is stored as a document that cannot be read".to_owned(),
         _ => return,
     };
-    if let Ok(Route::Manifest { repository, .. }) = Route::of(exchange.head.uri.path()) {
+    if let Ok(Route::Manifest { repository, .. }) = Route::of(&exchange.asked_path()) {
         refusals.0.insert((exchange.client_address(), repository), words.into());
     }
 }

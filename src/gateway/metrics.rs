@@ -5,7 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::Gateway;
+use super::{Gateway, Shared};
 
 /// The counters of one gateway.
 #[derive(Debug, Default)]
@@ -22,6 +22,18 @@ pub(super) enum DerivedDigest {
     Rederived,
     /// They are gone, and another translator made them: a promise that is broken.
     Lost,
+}
+
+impl Shared {
+    /// Makes the counters of the gateway and its store known to whoever shows them.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        registry.register(
+            "derived_digest_requests",
+            "Requests for a derived digest by callers who may see its source, by how they ended",
+            self.metrics.derived_digest_requests.clone(),
+        );
+        self.store.metrics().register(registry);
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,21 +55,14 @@ impl DerivedDigest {
 impl Gateway {
     pub(super) fn count(&self, result: DerivedDigest) {
         let label = DerivedDigestRequest { upstream: self.options.upstream_name.clone(), result: result.as_str() };
-        self.metrics.derived_digest_requests.get_or_create(&label).inc();
+        self.shared.metrics.derived_digest_requests.get_or_create(&label).inc();
     }
 
-    /// Makes the counters of this gateway and its store known to whoever shows them.
-    pub fn register_metrics(&self, registry: &mut Registry) {
-        registry.register(
-            "derived_digest_requests",
-            "Requests for a derived digest by callers who may see its source, by how they ended",
-            self.metrics.derived_digest_requests.clone(),
-        );
-        self.store.metrics().register(registry);
-        // Shown from the start, so that an alert on the first loss has something to rise from.
+    /// Counters that are shown from the start, so that an alert on the first loss has something to rise from.
+    pub(super) fn show_metrics(&self) {
         for result in [DerivedDigest::Hit, DerivedDigest::Rederived, DerivedDigest::Lost] {
             let label = DerivedDigestRequest { upstream: self.options.upstream_name.clone(), result: result.as_str() };
-            drop(self.metrics.derived_digest_requests.get_or_create(&label));
+            drop(self.shared.metrics.derived_digest_requests.get_or_create(&label));
         }
     }
 }

@@ -20,6 +20,9 @@ mod referrers;
 mod resolve;
 mod respond;
 pub mod route;
+mod rules;
+pub mod service;
+mod shared;
 mod token;
 
 use std::net::{IpAddr, SocketAddr};
@@ -30,14 +33,11 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response};
 use ipnet::IpNet;
-use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::negotiate::Policy;
-use crate::store::sweep::Bounds;
-use crate::store::{Location, Memory, Store};
-use crate::translate::EDITION;
-use crate::translate::sign::SigningKey;
+use crate::store::Memory;
+use crate::upstream::route::Prefix;
 use crate::upstream::{self, RequestBody, Upstream};
 
 pub use body::Body;
@@ -47,25 +47,22 @@ pub use index::IndexLimits;
 pub use record::Outcome;
 use record::Unanswered;
 use route::Route;
+pub use rules::{RepositoryRules, SingleNames};
+pub use service::Service;
+pub(crate) use shared::random_bytes;
+pub use shared::{Shared, SharedOptions, StartError};
 
 /// Every answer says that this is a registry of the second protocol version: Docker 1.6 to 1.9 go by it.
 const API_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
 
 /// How a gateway behaves. [`Options::for_upstream`] has every default.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The edition of the translator, under which documents are kept. Default [`EDITION`]; another is for whoever wants to
-    /// see what becomes of the digests of one edition in the hands of the next.
-    pub edition: u32,
     /// The name of the upstream, which is part of what recipes are kept under. Default `default`.
     pub upstream_name: String,
     /// The registry behind the gateway.
     pub upstream: upstream::Options,
-    /// Where derived documents last.
-    pub store: Location,
-    /// How many bytes of documents the process keeps in memory. Default 256 MiB.
-    pub cache_bytes: u64,
     /// How long the upstream's consent to one caller is remembered. Default 0: it is asked each time.
     pub tag_ttl: Duration,
     /// What becomes of the realm in the upstream's bearer challenge.
@@ -80,8 +77,29 @@ pub struct Options {
     pub policy: Policy,
     /// How much of a list or index is taken apart.
     pub index: IndexLimits,
-    /// The key that signs schema 1; without it, the store's.
-    pub signing_key: Option<Arc<SigningKey>>,
+    /// Whether a repository without a `/` is one of `library/`, as at Docker Hub. Default: only there.
+    pub single_names: SingleNames,
+    /// Which repositories are served.
+    pub repositories: RepositoryRules,
+}
+
+/// How a request came to its upstream.
+#[derive(Clone, Debug, Default)]
+pub struct Routed {
+    /// What was taken off its path.
+    pub prefix: Prefix,
+    /// Whose the client's credentials are.
+    pub credentials: Credentials,
+}
+
+/// Whose credentials a client sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// The upstream's: it is the one that clients log in to at this host.
+    #[default]
+    Upstreams,
+    /// Somebody else's: they are dropped.
+    Others,
 }
 
 /// What becomes of the realm in the upstream's bearer challenge.
@@ -103,14 +121,12 @@ pub enum Pushes {
 }
 
 impl Options {
-    /// A gateway in front of this registry, every other setting at its default and the store in memory.
+    /// A gateway in front of this registry, every other setting at its default.
     pub fn for_upstream(url: Url) -> Self {
+        let single_names = if upstream::is_docker_hub(&url) { SingleNames::InLibrary } else { SingleNames::AsTheyAre };
         Self {
-            edition: EDITION,
             upstream_name: "default".to_owned(),
             upstream: upstream::Options::new(url),
-            store: Location::Memory,
-            cache_bytes: 256 << 20,
             tag_ttl: Duration::ZERO,
             challenge: ChallengeMode::Pass,
             external_url: None,
@@ -118,74 +134,47 @@ impl Options {
             pushes: Pushes::Refused,
             policy: Policy::default(),
             index: IndexLimits::default(),
-            signing_key: None,
+            single_names,
+            repositories: RepositoryRules::default(),
         }
     }
 }
 
-/// Why a gateway cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The store cannot be opened.
-    #[error(transparent)]
-    Store(#[from] crate::store::UnusableStore),
-    /// The upstream client cannot be made.
-    #[error(transparent)]
-    Upstream(#[from] upstream::UnusableUpstream),
-    /// The machine gives no randomness.
-    #[error("the operating system gives no random bytes")]
-    Entropy,
-}
-
-/// One gateway: everything that its requests share.
+/// One upstream: what its requests share, and what all upstreams of the process do.
 pub struct Gateway {
     options: Options,
     upstream: Upstream,
-    store: Store,
+    shared: Shared,
     memory: Memory,
     resolutions: resolve::Resolutions,
     pings: challenge::Pings,
     sizes: blob::Sizes,
-    refusals: legacy::Refusals,
-    signing_key: OnceCell<Arc<SigningKey>>,
-    metrics: metrics::Metrics,
 }
 
 impl Gateway {
     /// A gateway that is ready to answer. The upstream is not asked: one that is down does not stop the start.
-    pub fn start(options: Options) -> Result<Arc<Self>, StartError> {
-        let store = Store::open(&options.store)?;
-        let upstream = Upstream::new(options.upstream.clone())?;
-        let signing_key = OnceCell::new_with(options.signing_key.clone());
-        Ok(Arc::new(Self {
-            upstream,
-            store,
-            memory: Memory::new(options.cache_bytes),
+    pub fn new(options: Options, shared: &Shared) -> Result<Self, StartError> {
+        let gateway = Self {
+            upstream: Upstream::new(options.upstream.clone())?,
+            memory: shared.memory.of_upstream(&options.upstream_name),
+            shared: shared.clone(),
             resolutions: resolve::Resolutions::new(options.tag_ttl, random_bytes()?),
             pings: challenge::Pings::default(),
             sizes: blob::Sizes::default(),
-            refusals: legacy::Refusals::default(),
-            signing_key,
-            metrics: metrics::Metrics::default(),
             options,
-        }))
+        };
+        gateway.show_metrics();
+        Ok(gateway)
     }
 
-    /// Looks whether the store answers, which is a warning if not, and keeps it within its bounds for as long as this is
-    /// polled. What a store in memory holds is bounded by the size of the cache too.
-    pub async fn tend_store(self: Arc<Self>, mut bounds: Bounds) {
-        if let Ok(name) = random_bytes() {
-            self.store.check(&data_encoding::HEXLOWER.encode(&name)).await;
-        }
-        if !self.store.is_durable() {
-            let bytes_max = bounds.documents_bytes_max.unwrap_or(u64::MAX);
-            bounds.documents_bytes_max = Some(bytes_max.min(self.options.cache_bytes));
-        }
-        self.store.tend(bounds).await;
+    /// How it behaves.
+    pub const fn options(&self) -> &Options {
+        &self.options
     }
 
-    /// Answers one request from a client at `peer`. Never fails: whatever breaks is an answer too.
-    pub async fn answer<B>(self: &Arc<Self>, request: Request<B>, peer: SocketAddr) -> Response<Body>
+    /// Answers one request from a client at `peer`, whose path is the upstream's. Never fails: whatever breaks is an answer
+    /// too.
+    pub async fn answer<B>(self: &Arc<Self>, request: Request<B>, peer: SocketAddr, routed: Routed) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + Sync + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -193,30 +182,28 @@ impl Gateway {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let body = (!is_read_only(&head.method)).then(|| RequestBody::Streamed(reqwest::Body::wrap(body)));
-        let mut exchange = Exchange::new(head, body, self.client_address(peer), &self.options);
+        let mut exchange = Exchange::new(head, body, self.client_address(peer), routed, &self.options);
         let unanswered = Unanswered::new(&exchange.head);
         let mut response = match self.dispatch(&mut exchange).await {
             Ok(response) => response,
             Err(fault) => {
-                legacy::remember(&self.refusals, &exchange, &fault);
+                legacy::remember(&self.shared.refusals, &exchange, &fault);
                 exchange.record.fault(&fault);
                 fault.into_response(&self.upstream.authority())
             }
         };
         challenge::rewrite(self.options.challenge, &exchange, &mut response);
-        response.headers_mut().insert(API_VERSION.0, API_VERSION.1);
-        if exchange.head.method == Method::HEAD {
-            response = response.map(|_| Body::empty());
-        }
+        response = finished(response, &exchange.head.method);
         unanswered.answered();
-        exchange.record.log(&exchange.head, exchange.client.class(), response.status(), started.elapsed());
+        let (upstream, path) = (&self.options.upstream_name, exchange.asked_path());
+        let (class, status) = (exchange.client.class(), response.status());
+        exchange.record.log(upstream, &path, &exchange.head, class, status, started.elapsed());
         response.extensions_mut().insert(std::mem::take(&mut exchange.record.outcome));
         response
     }
 
     async fn dispatch(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
-        exchange.check_host()?;
-        let route = Route::of(exchange.head.uri.path())?;
+        let route = self.route(exchange)?;
         if let Route::Token = route {
             return self.answer_token(exchange).await;
         }
@@ -229,9 +216,22 @@ impl Gateway {
             Route::Blob { repository, digest } => self.blob(exchange, repository, digest).await,
             Route::Referrers { repository, digest } => self.referrers(exchange, repository, digest).await,
             Route::Upload | Route::Other => self.forward(exchange).await,
-            Route::LegacyImages { repository } => legacy::answer(&self.refusals, exchange, &repository),
+            Route::LegacyImages { repository } => legacy::answer(&self.shared.refusals, exchange, &repository),
             Route::Token => Err(Fault::NotFound),
         }
+    }
+
+    /// What the path asks for, as the upstream names it, if the operator lets it out.
+    fn route(&self, exchange: &mut Exchange) -> Result<Route, Fault> {
+        let path = exchange.head.uri.path();
+        let route = Route::of(path)?;
+        let Some(name) = route::repository_in(path).map(str::to_owned) else { return Ok(route) };
+        if self.options.single_names == SingleNames::InLibrary && !name.contains('/') {
+            let path = path.replacen(&name, &format!("library/{name}"), 1);
+            exchange.ask_for(&path)?;
+            return self.route(exchange);
+        }
+        if self.options.repositories.serve(&name) { Ok(route) } else { Err(Fault::RepositoryDenied(name)) }
     }
 
     /// The client's address: the connection's, or what the nearest trusted proxy says that it is.
@@ -245,13 +245,12 @@ impl Gateway {
     }
 }
 
-fn is_read_only(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD)
+/// What every answer has, and HEAD has not.
+fn finished(mut response: Response<Body>, method: &Method) -> Response<Body> {
+    response.headers_mut().insert(API_VERSION.0, API_VERSION.1);
+    if *method == Method::HEAD { response.map(|_| Body::empty()) } else { response }
 }
 
-/// Randomness for keys that live as long as the process or, as a signing key, as long as the store.
-pub(crate) fn random_bytes() -> Result<[u8; 32], StartError> {
-    let mut bytes = [0; 32];
-    rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut bytes).map_err(|_| StartError::Entropy)?;
-    Ok(bytes)
+fn is_read_only(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }

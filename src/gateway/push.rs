@@ -71,7 +71,7 @@ impl Gateway {
             return Err(refuse("its upload goes on at another origin, where the gateway sends nobody").into());
         }
         let base = exchange.external_url()?;
-        let location = format!("{base}{}", self.path_at_the_gateway(&url));
+        let location = format!("{base}{}", exchange.path_for_client(&self.path_at_the_upstream(&url)));
         HeaderValue::from_str(&location).map_err(|_| refuse("its Location is not a URL").into())
     }
 
@@ -104,7 +104,7 @@ impl Gateway {
             Some(query) => format!("{query}&digest={digest}"),
             None => format!("digest={digest}"),
         };
-        let path = self.path_at_the_gateway(&url);
+        let path = self.path_at_the_upstream(&url);
         let path = path.split('?').next().unwrap_or_default().to_owned();
         let bytes = Bytes::from_static(&empty_layer::BYTES);
         let put = self.send(exchange, Method::PUT, path, Some(query), Some(bytes)).await?;
@@ -150,7 +150,7 @@ impl Gateway {
             return Ok(());
         }
         let scope = Scope::new(&self.options.upstream_name, repository);
-        let recipes = self.store.recipes(&scope, digest).await?;
+        let recipes = self.shared.store.recipes(&scope, digest).await?;
         match self.visible_source(exchange, &recipes).await? {
             Some(recipe) => Err(Fault::NotAllowed(format!(
                 "{digest} is a translation made by this gateway; delete what it was made from, {}",

@@ -66,7 +66,15 @@ impl Record {
     }
 
     /// Writes the access log line. Never the query, which can hold a token, nor a header with credentials.
-    pub(super) fn log(&self, head: &Parts, class: &'static str, status: StatusCode, took: Duration) {
+    pub(super) fn log(
+        &self,
+        upstream: &str,
+        path: &str,
+        head: &Parts,
+        class: &'static str,
+        status: StatusCode,
+        took: Duration,
+    ) {
         let Self { outcome, .. } = self;
         let duration_ms = took.as_secs_f64() * 1000.0;
         let user_agent = head.headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -75,7 +83,8 @@ impl Record {
                 tracing::$level!(
                     target: "schemabridge::access",
                     method = %head.method,
-                    path = ?head.uri.path(),
+                    ?path,
+                    upstream,
                     status = status.as_u16(),
                     client = class,
                     user_agent = user_agent.as_deref(),

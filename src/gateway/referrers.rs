@@ -90,7 +90,7 @@ impl Gateway {
         let known = self.memory.handed(&scope, digest).await;
         let recipes = match &known {
             Some(handed) => handed.recipes.clone(),
-            None => self.store.recipes(&scope, digest).await?,
+            None => self.shared.store.recipes(&scope, digest).await?,
         };
         if recipes.is_empty() {
             return Ok(None);
@@ -106,7 +106,7 @@ impl Gateway {
             None if known.is_none() => Ok(None),
             // The store may know more sources than this process has met.
             None => {
-                let recipes = self.store.recipes(&scope, digest).await?;
+                let recipes = self.shared.store.recipes(&scope, digest).await?;
                 Ok(self.visible_source(exchange, &recipes).await?.cloned())
             }
         }

@@ -52,7 +52,7 @@ impl Route {
     /// Classifies a raw path.
     pub fn of(path: &str) -> Result<Self, Fault> {
         match path {
-            "/v2" | "/v2/" => return Ok(Self::Base),
+            path if is_base(path) => return Ok(Self::Base),
             "/token" => return Ok(Self::Token),
             _ => {}
         }
@@ -96,6 +96,30 @@ impl Route {
         }
         Ok(Self::Other)
     }
+}
+
+/// The path of the base endpoint.
+pub fn is_base(path: &str) -> bool {
+    matches!(path, "/v2" | "/v2/")
+}
+
+/// The repository that a path under `/v2/` is about, in the bytes that stand there, if it is about one.
+pub fn repository_in(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("/v2/")?;
+    if let Some(name) = rest.strip_suffix("/tags/list") {
+        return Some(name);
+    }
+    let ends = ["/manifests/", "/blobs/", "/referrers/"];
+    let (head, last) = rest.rsplit_once('/').unwrap_or((rest, ""));
+    let is_upload = head.strip_suffix("/blobs/uploads").or_else(|| {
+        let name = head.strip_suffix("/blobs");
+        name.filter(|_| last == "uploads")
+    });
+    if let Some(name) = is_upload {
+        return Some(name);
+    }
+    let position = ends.into_iter().filter_map(|end| rest.rfind(end)).max()?;
+    rest.get(..position)
 }
 
 /// Nothing in the path could be read in two ways. A final slash is part of an upload's URL.
@@ -144,6 +168,41 @@ mod tests {
         }
         assert_eq!(Route::of("/v2").unwrap(), Route::Base);
         assert!(matches!(Route::of("/v1/repositories/a/images").unwrap(), Route::LegacyImages { .. }));
+    }
+
+    #[test]
+    fn every_endpoint_says_whose_it_is() {
+        for path in [
+            "/v2/a/b/manifests/x".to_owned(),
+            format!("/v2/a/b/blobs/{DIGEST}"),
+            "/v2/a/b/blobs/uploads/".to_owned(),
+            "/v2/a/b/blobs/uploads".to_owned(),
+            "/v2/a/b/blobs/uploads/1-2".to_owned(),
+            format!("/v2/a/b/referrers/{DIGEST}"),
+            "/v2/a/b/tags/list".to_owned(),
+        ] {
+            assert_eq!(repository_in(&path), Some("a/b"), "{path}");
+        }
+        assert_eq!(repository_in("/v2/a/manifests/manifests/x"), Some("a/manifests"));
+        assert_eq!(repository_in("/v2/a/blobs/uploads/manifests/x"), Some("a/blobs/uploads"));
+        for path in ["/v2/", "/v2/_catalog", "/token", "/v1/repositories/a/images"] {
+            assert_eq!(repository_in(path), None, "{path}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Rules of the operator are asked about the very repository that the route goes to.
+        #[test]
+        fn rules_and_routes_see_one_repository(segments in proptest::collection::vec(proptest::sample::select(vec!["a", "manifests", "blobs", "uploads", "tags", "list", "referrers", "x", DIGEST]), 1..7)) {
+            let path = format!("/v2/{}", segments.join("/"));
+            match Route::of(&path) {
+                Ok(Route::Manifest { repository, .. } | Route::Blob { repository, .. } | Route::Referrers { repository, .. }) => {
+                    proptest::prop_assert_eq!(repository_in(&path), Some(repository.as_str()));
+                }
+                Ok(Route::Upload) => proptest::prop_assert!(repository_in(&path).is_some()),
+                _ => {}
+            }
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::gateway::Gateway;
+use crate::gateway::Service;
 use crate::store::fault_point::{self, FaultPoint};
 
 /// How long the head of a request may take to arrive.
@@ -32,10 +32,10 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers clients until `shutdown` completes, then lets answers under way finish, for at most [`DRAIN_TIMEOUT`].
-pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, service: Arc<Service>, shutdown: impl Future<Output = ()>) {
     serve_with(listener, shutdown, move |request, peer| {
-        let gateway = Arc::clone(&gateway);
-        async move { gateway.answer(request, peer).await }
+        let service = Arc::clone(&service);
+        async move { service.answer(request, peer).await }
     })
     .await;
 }

@@ -111,22 +111,26 @@ impl LastUse {
     }
 }
 
-/// The memory of one process. Having a document here gives nobody the right to see it.
+/// The memory of one process, as one upstream sees it. Having a document here gives nobody the right to see it.
 #[derive(Clone)]
 pub struct Memory {
-    /// By repository too: that a document was read from one repository says nothing about another, whose index may
-    /// name it without having it.
-    stored: Cache<(Repository, Digest), Arc<Manifest>>,
-    derived: Cache<Dish, Arc<Kept>>,
+    upstream: Arc<str>,
+    stored: Cache<Place, Arc<Manifest>>,
+    derived: Cache<(Arc<str>, Dish), Arc<Kept>>,
     handed: Cache<(Scope, Digest), Arc<Handed>>,
     /// Where in a list or index the images with zstd layers stand.
-    zstd: Cache<(Repository, Digest), Arc<BTreeSet<usize>>>,
+    zstd: Cache<Place, Arc<BTreeSet<usize>>>,
 }
+
+/// Where a document was read: upstream, repository, digest. That one repository has it says nothing about another, whose
+/// index may name it without having it, and nothing at all about another upstream.
+type Place = (Arc<str>, Repository, Digest);
 
 impl Memory {
     /// A memory of about this many bytes: half for stored documents, half for derived ones.
     pub fn new(bytes_max: u64) -> Self {
         Self {
+            upstream: Arc::from(""),
             stored: weighed(bytes_max / 2, |manifest: &Arc<Manifest>| manifest.bytes().len() * TYPED_VIEW_FACTOR),
             derived: weighed(bytes_max / 4, |kept: &Arc<Kept>| kept.derived.bytes.len()),
             zstd: Cache::new(ZSTD_FACTS_MAX),
@@ -136,9 +140,19 @@ impl Memory {
         }
     }
 
+    /// The same memory, as the upstream of this name sees it.
+    #[must_use]
+    pub fn of_upstream(&self, name: &str) -> Self {
+        Self { upstream: Arc::from(name), ..self.clone() }
+    }
+
+    fn place(&self, repository: Repository, digest: Digest) -> Place {
+        (Arc::clone(&self.upstream), repository, digest)
+    }
+
     /// A stored document that was read from this repository before.
     pub async fn stored(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Manifest>> {
-        self.stored.get(&(repository.clone(), digest.clone())).await
+        self.stored.get(&self.place(repository.clone(), digest.clone())).await
     }
 
     /// The stored document with this digest: the one that is here, or what `read` brings, which runs once however many
@@ -149,17 +163,17 @@ impl Memory {
         digest: Digest,
         read: impl Future<Output = Result<Arc<Manifest>, Error>>,
     ) -> Result<Arc<Manifest>, Arc<Error>> {
-        self.stored.try_get_with((repository, digest), read).await
+        self.stored.try_get_with(self.place(repository, digest), read).await
     }
 
     /// Remembers a stored document whose digest was checked.
     pub async fn remember_stored(&self, repository: Repository, digest: Digest, manifest: Arc<Manifest>) {
-        self.stored.insert((repository, digest), manifest).await;
+        self.stored.insert(self.place(repository, digest), manifest).await;
     }
 
     /// A derived document that was made before and is in the store.
     pub async fn derived(&self, dish: &Dish) -> Option<Arc<Kept>> {
-        self.derived.get(dish).await
+        self.derived.get(&(Arc::clone(&self.upstream), dish.clone())).await
     }
 
     /// The derived document: the one that is here, or what `cook` brings, which runs once however many ask. Must be
@@ -169,12 +183,12 @@ impl Memory {
         dish: Dish,
         cook: impl Future<Output = Result<Arc<Kept>, Error>>,
     ) -> Result<Arc<Kept>, Arc<Error>> {
-        self.derived.try_get_with(dish, cook).await
+        self.derived.try_get_with((Arc::clone(&self.upstream), dish), cook).await
     }
 
     /// Forgets a derived document, so that it is made again for the next who asks.
     pub async fn forget_derived(&self, dish: &Dish) {
-        self.derived.invalidate(dish).await;
+        self.derived.invalidate(&(Arc::clone(&self.upstream), dish.clone())).await;
     }
 
     /// A derived document by its digest, within one repository of one upstream.
@@ -195,12 +209,12 @@ impl Memory {
 
     /// Where in this list or index the images with zstd layers stand, if that was looked up before.
     pub async fn zstd_entries(&self, repository: &Repository, index: &Digest) -> Option<Arc<BTreeSet<usize>>> {
-        self.zstd.get(&(repository.clone(), index.clone())).await
+        self.zstd.get(&self.place(repository.clone(), index.clone())).await
     }
 
     /// Remembers where the images with zstd layers stand.
     pub async fn remember_zstd_entries(&self, repository: Repository, index: Digest, entries: Arc<BTreeSet<usize>>) {
-        self.zstd.insert((repository, index), entries).await;
+        self.zstd.insert(self.place(repository, index), entries).await;
     }
 
     /// Remembers a derived document that is in the store, with its recipes.

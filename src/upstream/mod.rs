@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod failure;
 pub mod headers;
 mod redirect;
+pub mod route;
 pub mod token;
 mod transport;
 
@@ -31,6 +32,7 @@ use body::UploadBody;
 pub use caller::Caller;
 pub use failure::{Failure, Refusal};
 use redirect::OwnRequest;
+pub use token::{DOCKER_HUB_HOSTS, is_docker_hub};
 
 /// The header in which a registry names the digest of a manifest.
 pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -48,7 +50,7 @@ const EVERY_FORMAT: HeaderValue = HeaderValue::from_static(
 const PING_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How the upstream is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The registry, without `/v2`; a path is kept as a prefix.
     pub url: Url,
@@ -60,8 +62,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// How long a whole document (a manifest, a config, a token, an error) may take to arrive. Default 60 s.
     pub document_timeout: Duration,
-    /// A token service beyond the upstream's own host that bearer challenges may name.
-    pub token_realm: Option<Url>,
+    /// Token services beyond the upstream's own host that bearer challenges may name.
+    pub token_realms: Vec<Url>,
     /// Whether the proxies named by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are used.
     pub proxy: ProxyUse,
 }
@@ -84,7 +86,7 @@ impl Options {
             answer_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             document_timeout: Duration::from_secs(60),
-            token_realm: None,
+            token_realms: Vec::new(),
             proxy: ProxyUse::Environment,
         }
     }

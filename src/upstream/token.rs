@@ -19,7 +19,12 @@ use super::{Caller, Failure, Refusal, Upstream};
 pub const TOKEN_BYTES_MAX: usize = 64 * 1024;
 
 /// Docker Hub's registry and its token service are two hosts of one owner.
-pub(super) const DOCKER_HUB_HOSTS: [&str; 3] = ["registry-1.docker.io", "index.docker.io", "docker.io"];
+pub const DOCKER_HUB_HOSTS: [&str; 3] = ["registry-1.docker.io", "index.docker.io", "docker.io"];
+/// Docker Hub, by any of its hosts.
+pub fn is_docker_hub(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| DOCKER_HUB_HOSTS.contains(&host))
+}
+
 const DOCKER_HUB_TOKEN_HOST: &str = "auth.docker.io";
 
 /// The realm that the upstream itself last named.
@@ -155,7 +160,7 @@ impl Upstream {
         };
         let is_own = own == named;
         let is_docker_hub = DOCKER_HUB_HOSTS.contains(&own) && named == DOCKER_HUB_TOKEN_HOST;
-        let is_allowed = self.options.token_realm.as_ref().is_some_and(|allowed| allowed.origin() == url.origin());
+        let is_allowed = self.options.token_realms.iter().any(|allowed| allowed.origin() == url.origin());
         if is_own || is_docker_hub || is_allowed {
             return Ok(url);
         }
@@ -179,7 +184,7 @@ mod tests {
 
     fn upstream(url: &str, token_realm: Option<&str>) -> Upstream {
         let mut options = Options::new(url.parse().unwrap());
-        options.token_realm = token_realm.map(|url| url.parse().unwrap());
+        options.token_realms = token_realm.into_iter().map(|url| url.parse().unwrap()).collect();
         Upstream::new(options).unwrap()
     }
 

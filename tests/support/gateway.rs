@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use schemabridge::gateway::{self, ChallengeMode, IndexLimits, Options, Pushes};
+use schemabridge::gateway::service::ServiceOptions;
+use schemabridge::gateway::{ChallengeMode, IndexLimits, Options, Pushes, Service};
 use schemabridge::negotiate::{PlatformRule, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
@@ -21,18 +22,28 @@ pub struct Setup {
     changes: Vec<Change>,
 }
 
-type Change = Box<dyn FnOnce(&mut Options)>;
+type Change = Box<dyn FnOnce(&mut ServiceOptions)>;
 
 impl Setup {
-    fn with(mut self, change: impl FnOnce(&mut Options) + 'static) -> Self {
+    fn with_all(mut self, change: impl FnOnce(&mut ServiceOptions) + 'static) -> Self {
         self.changes.push(Box::new(change));
         self
+    }
+
+    fn with(self, change: impl FnOnce(&mut Options) + 'static) -> Self {
+        self.with_all(|options| change(&mut options.site.upstreams[0].0))
+    }
+
+    /// The name that `?ns=` calls the upstream by.
+    pub fn known_as(self, alias: &str) -> Self {
+        let alias = alias.to_owned();
+        self.with_all(|options| options.site.upstreams[0].1.aliases.push(alias))
     }
 
     /// Keeps what outlives the process in this directory.
     pub fn store_in(self, directory: &Path) -> Self {
         let directory = directory.to_owned();
-        self.with(|options| options.store = Location::Directory(directory))
+        self.with_all(|options| options.shared.store = Location::Directory(directory))
     }
 
     /// Remembers one caller's answer for so long.
@@ -65,7 +76,7 @@ impl Setup {
     /// Allows a token service beyond the upstream's own host.
     pub fn token_realm(self, url: &str) -> Self {
         let url = url.parse().unwrap();
-        self.with(|options| options.upstream.token_realm = Some(url))
+        self.with(|options| options.upstream.token_realms.push(url))
     }
 
     /// Gives unknown clients without an Accept header schema 1.
@@ -92,9 +103,9 @@ impl Setup {
 
     /// Starts the gateway.
     pub async fn before(self, upstream: &Upstream) -> Gateway {
-        let mut options = Options::for_upstream(upstream.url().parse().unwrap());
+        let mut options = ServiceOptions::alone(Options::for_upstream(upstream.url().parse().unwrap()));
         self.changes.into_iter().for_each(|change| change(&mut options));
-        let gateway = gateway::Gateway::start(options).unwrap();
+        let gateway = Service::start(options).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

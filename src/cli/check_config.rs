@@ -1,0 +1,29 @@
+//! `schemabridge check-config`.
+
+use clap::{Args, CommandFactory};
+
+use crate::config::ServeArguments;
+use crate::config::file::File;
+
+use super::{Commands, Failure, print};
+
+/// The flags of `serve`, and one.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    serve: ServeArguments,
+    /// Print the documentation of every key instead
+    #[arg(long, hide = true)]
+    documentation: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, file: &File) -> Result<(), Failure> {
+    if arguments.documentation {
+        let command = Commands::command();
+        let serve = command.find_subcommand("serve").ok_or("there is no command `serve`")?;
+        return print(crate::config::documentation(serve).as_bytes());
+    }
+    let options = arguments.serve.gateway.options(file)?;
+    options.site.check()?;
+    print(crate::config::in_force(&arguments.serve, file)?.as_bytes())
+}

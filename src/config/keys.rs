@@ -1,0 +1,190 @@
+//! Every key of the configuration file, for people and for whoever mistypes one.
+
+use std::fmt::Write as _;
+
+use clap::{Arg, ArgAction, Command};
+use toml::{Table, Value};
+
+/// The tables of a file.
+pub(super) const TABLES: [&str; 1] = ["upstream"];
+
+/// A flag as a key of the file.
+pub(super) struct Flag {
+    /// Its identifier on the command line.
+    pub(super) id: String,
+    /// Its name in the file.
+    pub(super) key: String,
+    long: String,
+    variable: String,
+    default: String,
+    text: String,
+}
+
+/// A key of a table.
+pub(super) struct Key {
+    /// Its tables and its name, joined by dots.
+    pub(super) path: &'static str,
+    /// What it looks like.
+    form: &'static str,
+    /// What it is where it is not said.
+    default: &'static str,
+    /// What it does.
+    text: &'static str,
+}
+
+const fn key(path: &'static str, form: &'static str, default: &'static str, text: &'static str) -> Key {
+    Key { path, form, default, text }
+}
+
+/// Every key of a table, in reading order.
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "upstream.name",
+        "text",
+        "",
+        "what metrics, logs and the store call it; a change of it is another upstream to them",
+    ),
+    key("upstream.url", "URL", "", "the registry, without `/v2`; a path is kept as a prefix"),
+    key(
+        "upstream.aliases",
+        "list of hosts",
+        "the URL's own host; Docker Hub's, for Docker Hub",
+        "what `?ns=` may call it, as containerd does",
+    ),
+    key("upstream.hosts", "list of hosts", "none", "hosts of the gateway at which clients reach it"),
+    key("upstream.prefix", "path", "none", "reaches it as `/v2/<prefix>/…` and `/<prefix>/v2/…`"),
+    key("upstream.library", "true or false", "true for Docker Hub", "a repository without a `/` is one of `library/`"),
+    key(
+        "upstream.challenge",
+        "`pass` or `rewrite`",
+        "the flag's",
+        "whether clients fetch tokens themselves or through `/token`",
+    ),
+    key("upstream.token_realms", "list of URLs", "the flag's", "token services beyond its own host that it may name"),
+    key("upstream.push", "true or false", "the flag's", "let pushes through"),
+    key("upstream.connect_timeout", "duration", "the flag's", "how long a connection may take to be made"),
+    key("upstream.answer_timeout", "duration", "the flag's", "how long the head of an answer may take"),
+    key("upstream.idle_timeout", "duration", "the flag's", "how long a body may stand still"),
+    key("upstream.document_timeout", "duration", "the flag's", "how long a whole document may take"),
+    key("upstream.tags.ttl", "duration", "the flag `tag_ttl`'s", "how long its answer for a tag is remembered"),
+    key(
+        "upstream.repositories.allow",
+        "list of globs",
+        "all",
+        "repositories that are served, as the upstream names them",
+    ),
+    key(
+        "upstream.repositories.deny",
+        "list of globs",
+        "none",
+        "but not these; holds for manifests, blobs, tags and referrers alike",
+    ),
+    key(
+        "upstream.translate.platform",
+        "list of `[GLOB=]OS/ARCHITECTURE`",
+        "the flag's",
+        "whose image a client gets that reads neither list nor index",
+    ),
+    key(
+        "upstream.translate.arm_variants",
+        "list of variants",
+        "the flag's",
+        "in which order variants of arm are tried",
+    ),
+];
+
+/// The flags of a command that a file may say.
+pub(super) fn flags(command: &Command) -> Vec<Flag> {
+    let flag = |argument: &Arg| {
+        let long = argument.get_long().filter(|long| !matches!(*long, "help" | "version" | "config"))?;
+        let visible = !argument.is_hide_set();
+        let texts: Vec<String> =
+            argument.get_default_values().iter().map(|value| value.to_string_lossy().into_owned()).collect();
+        visible.then(|| Flag {
+            id: argument.get_id().to_string(),
+            key: long.replace('-', "_"),
+            long: format!("--{long}"),
+            variable: argument.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            default: if matches!(argument.get_action(), ArgAction::SetTrue) {
+                "false".to_owned()
+            } else {
+                texts.join(",")
+            },
+            text: argument.get_help().map(ToString::to_string).unwrap_or_default(),
+        })
+    };
+    command.get_arguments().filter_map(flag).collect()
+}
+
+/// Every key of a file is one that there is; the error names the nearest.
+pub(super) fn check(file: &Table, top: &[&str]) -> Result<(), String> {
+    for (name, value) in file {
+        if !top.contains(&name.as_str()) {
+            return Err(unknown(name, top.iter().copied()));
+        }
+        if TABLES.contains(&name.as_str()) {
+            check_within(name, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_within(path: &str, value: &Value) -> Result<(), String> {
+    match value {
+        Value::Array(entries) => entries.iter().try_for_each(|entry| check_within(path, entry)),
+        Value::Table(table) => table.iter().try_for_each(|(name, value)| {
+            let path = format!("{path}.{name}");
+            let below = format!("{path}.");
+            if KEYS.iter().any(|key| key.path.starts_with(&below)) {
+                return check_within(&path, value);
+            }
+            if KEYS.iter().any(|key| key.path == path) { Ok(()) } else { Err(unknown(&path, paths())) }
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Every path that may be written: of keys, and of the tables that they are in.
+fn paths() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().flat_map(|key| {
+        let tables = key.path.match_indices('.').filter_map(|(end, _)| key.path.get(..end));
+        tables.chain([key.path])
+    })
+}
+
+fn unknown<'known>(path: &str, known: impl Iterator<Item = &'known str>) -> String {
+    let nearest = known.min_by_key(|known| strsim::damerau_levenshtein(known, path));
+    match nearest {
+        Some(nearest) => format!("`{path}` is not a key: did you mean `{nearest}`?"),
+        None => format!("`{path}` is not a key"),
+    }
+}
+
+/// The whole of `docs/configuration.md`.
+pub fn documentation(command: &Command) -> String {
+    let mut text = String::from(include_str!("configuration.md"));
+    text.push_str("\n## Top-level keys\n\n| key | flag | variable | default | what it does |\n|---|---|---|---|---|\n");
+    for Flag { key, long, variable, default, text: what, .. } in flags(command) {
+        let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+        let _ = writeln!(text, "| `{key}` | `{long}` | `{variable}` | {default} | {} |", escaped(&what));
+    }
+    let mut table = "";
+    for Key { path, form, default, text: what } in KEYS {
+        let first = path.split('.').next().unwrap_or_default();
+        if first != table {
+            table = first;
+            let brackets = if LISTS.contains(&first) { format!("[[{first}]]") } else { format!("[{first}]") };
+            let _ = write!(text, "\n## `{brackets}`\n\n| key | form | default | what it does |\n|---|---|---|---|\n");
+        }
+        let name = path.strip_prefix(first).and_then(|rest| rest.strip_prefix('.')).unwrap_or(path);
+        let _ = writeln!(text, "| `{name}` | {} | {} | {} |", escaped(form), escaped(default), escaped(what));
+    }
+    text
+}
+
+/// Tables that may be there more than once.
+const LISTS: [&str; 1] = ["upstream"];
+
+fn escaped(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}

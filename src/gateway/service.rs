@@ -1,0 +1,189 @@
+//! Every upstream behind one address: which one a request is for, and changing them while requests are under way.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Uri};
+use http::{Request, Response};
+
+use crate::upstream::route::{Names, RouteTable};
+
+use super::body::Body;
+use super::challenge::welcome;
+use super::fault::Fault;
+use super::route::{Route, is_base};
+use super::shared::StartError;
+use super::{Credentials, Gateway, Options, Routed, Shared, SharedOptions, finished};
+
+/// How a whole gateway behaves.
+#[derive(Clone, Debug)]
+pub struct ServiceOptions {
+    /// What all upstreams share.
+    pub shared: SharedOptions,
+    /// The upstreams, and where requests for them come from.
+    pub site: Site,
+}
+
+/// What can be changed while requests are under way.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Each upstream, and what clients may call it.
+    pub upstreams: Vec<(Options, Names)>,
+    /// The place in `upstreams` of the one that is meant where a request does not say which.
+    pub default: Option<usize>,
+}
+
+impl Site {
+    /// What stands against it, without starting anything.
+    pub fn check(&self) -> Result<(), StartError> {
+        let names: Vec<_> = self.upstreams.iter().map(|(_, names)| names.clone()).collect();
+        RouteTable::new(&names, self.default)?;
+        Ok(())
+    }
+}
+
+impl ServiceOptions {
+    /// A gateway in front of one upstream, which is meant whatever a request says.
+    pub fn alone(options: Options) -> Self {
+        let site = Site { upstreams: vec![(options, Names::default())], default: Some(0) };
+        Self { shared: SharedOptions::default(), site }
+    }
+}
+
+/// A whole gateway.
+pub struct Service {
+    shared: Shared,
+    table: RwLock<Arc<Table>>,
+}
+
+/// The upstreams at one moment.
+struct Table {
+    routes: RouteTable,
+    gateways: Vec<Arc<Gateway>>,
+}
+
+impl Service {
+    /// A gateway that is ready to answer. No upstream is asked: one that is down does not stop the start.
+    pub fn start(options: ServiceOptions) -> Result<Arc<Self>, StartError> {
+        let shared = Shared::start(&options.shared)?;
+        let table = Table::new(options.site, &shared, None)?;
+        Ok(Arc::new(Self { shared, table: RwLock::new(Arc::new(table)) }))
+    }
+
+    /// What all upstreams share.
+    pub const fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Goes on with these upstreams. Requests under way end with those that they began with; where the new ones cannot be
+    /// made, the old ones stay.
+    pub fn change(&self, site: Site) -> Result<(), StartError> {
+        let table = Table::new(site, &self.shared, Some(&self.table()))?;
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        Ok(())
+    }
+
+    fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Answers one request from a client at `peer`. Never fails: whatever breaks is an answer too.
+    pub async fn answer<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Sync + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let table = self.table();
+        let method = request.method().clone();
+        match table.route(&request) {
+            Ok(Destination::Upstream { gateway, path, routed }) => {
+                let request = match path {
+                    Some(path) => request_for(request, path),
+                    None => request,
+                };
+                gateway.answer(request, peer, routed).await
+            }
+            Ok(Destination::Gateway) => finished(welcome(), &method),
+            Err(fault) => {
+                let path = request.uri().path();
+                tracing::info!(target: "schemabridge::access", %method, ?path, status = fault.status().as_u16(), %fault, "request");
+                finished(fault.into_response("this gateway"), &method)
+            }
+        }
+    }
+}
+
+/// Who answers a request.
+enum Destination<'table> {
+    Upstream {
+        gateway: &'table Arc<Gateway>,
+        /// The path as the upstream is to see it, where that is another than the client's.
+        path: Option<PathAndQuery>,
+        routed: Routed,
+    },
+    /// The base endpoint, where no upstream is meant.
+    Gateway,
+}
+
+impl Table {
+    fn new(site: Site, shared: &Shared, previous: Option<&Self>) -> Result<Self, StartError> {
+        let (options, names): (Vec<_>, Vec<_>) = site.upstreams.into_iter().unzip();
+        let routes = RouteTable::new(&names, site.default)?;
+        let gateways = options.into_iter().map(|options| {
+            // One that did not change keeps its connections, tokens and what it remembers.
+            let same = previous.and_then(|table| table.gateways.iter().find(|gateway| *gateway.options() == options));
+            same.map_or_else(|| Gateway::new(options, shared).map(Arc::new), |gateway| Ok(Arc::clone(gateway)))
+        });
+        Ok(Self { gateways: gateways.collect::<Result<_, StartError>>()?, routes })
+    }
+
+    fn route<B>(&self, request: &Request<B>) -> Result<Destination<'_>, Fault> {
+        let host = host_of(request)?;
+        let (path, query) = (request.uri().path(), request.uri().query());
+        let chosen = match self.routes.choose(host.as_deref(), path, query) {
+            Ok(chosen) => chosen,
+            Err(_) if is_base(path) => return Ok(Destination::Gateway),
+            // What is nobody's whatever the upstream, such as `/`, is not found rather than nobody's name.
+            Err(unknown) => {
+                return Err(Route::of(path).map_or_else(|fault| fault, |_| Fault::UnknownUpstream(unknown)));
+            }
+        };
+        let gateway = self.gateways.get(chosen.upstream).ok_or(Fault::Internal)?;
+        let is_bound = self.routes.bound_to(host.as_deref()) == Some(chosen.upstream);
+        let credentials = if is_bound { Credentials::Upstreams } else { Credentials::Others };
+        let path = match &chosen.path {
+            changed if changed.as_ref() == path => None,
+            changed => Some(path_and_query(changed, query)?),
+        };
+        Ok(Destination::Upstream { gateway, path, routed: Routed { prefix: chosen.prefix, credentials } })
+    }
+}
+
+/// The host that a request names. One that names one host in its Host header and another in its target could be routed by
+/// either.
+fn host_of<B>(request: &Request<B>) -> Result<Option<String>, Fault> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (header, authority) = (hosts.next(), request.uri().authority());
+    let agree = match (header, authority) {
+        (Some(header), Some(authority)) => header.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()),
+        _ => true,
+    };
+    if !agree || hosts.next().is_some() {
+        return Err(Fault::BadRequest("the request names two hosts".to_owned()));
+    }
+    let named = header.and_then(|header| header.to_str().ok()).or(authority.map(Authority::as_str));
+    Ok(named.map(str::to_owned))
+}
+
+fn path_and_query(path: &str, query: Option<&str>) -> Result<PathAndQuery, Fault> {
+    let text = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    text.parse().map_err(|_| Fault::NotFound)
+}
+
+fn request_for<B>(request: Request<B>, path: PathAndQuery) -> Request<B> {
+    let (mut head, body) = request.into_parts();
+    head.uri = Uri::from(path);
+    Request::from_parts(head, body)
+}
