@@ -8,6 +8,7 @@ mod clients_over_a_socket;
 mod commands;
 mod crash;
 mod credentials;
+mod editions;
 mod faults;
 mod golden_schema1;
 mod headers;

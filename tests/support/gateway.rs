@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use schemabridge::gateway::{self, ChallengeMode, IndexLimits, Options, Pushes};
 use schemabridge::negotiate::{PlatformRule, WithoutAccept};
 use schemabridge::server;
@@ -33,6 +34,11 @@ impl Setup {
     pub fn store_in(self, directory: &Path) -> Self {
         let directory = directory.to_owned();
         self.with(|options| options.store = Location::Directory(directory))
+    }
+
+    /// Keeps documents as another edition of the translator would.
+    pub fn edition(self, edition: u32) -> Self {
+        self.with(move |options| options.edition = edition)
     }
 
     /// Remembers one caller's answer for so long.
@@ -102,14 +108,17 @@ impl Setup {
             // A gateway that is dropped ends as one that is told to stop.
             let _dropped = stopped.await;
         };
+        let mut metrics = Registry::with_prefix("schemabridge");
+        gateway.register_metrics(&mut metrics);
         let serving = tokio::spawn(server::serve(listener, gateway, shutdown));
-        Gateway { address, stop: Some(stop), serving: Some(serving) }
+        Gateway { address, metrics, stop: Some(stop), serving: Some(serving) }
     }
 }
 
 /// A running gateway. Ends when dropped; [`Gateway::stop`] waits until it has ended.
 pub struct Gateway {
     address: SocketAddr,
+    metrics: Registry,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
 }
@@ -122,6 +131,14 @@ impl Gateway {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it counted so far under this name and these labels, as Prometheus reads it.
+    pub fn counted(&self, series: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.metrics).unwrap();
+        let values = text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        values.map(|value| value.parse::<u64>().unwrap()).next().unwrap_or_else(|| panic!("no {series} in {text}"))
     }
 
     /// Sends the call and reads the whole answer.
