@@ -104,8 +104,8 @@ pub fn files(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// The files of one kind of object.
+/// The files of one kind of object, by their paths under the root.
 pub fn files_of(store: &Path, kind: &str) -> BTreeMap<PathBuf, Vec<u8>> {
     let folder = Path::new("v1").join(kind);
-    files(store).into_iter().filter(|(path, _)| path.starts_with(&folder)).collect()
+    files(&store.join(&folder)).into_iter().map(|(path, bytes)| (folder.join(path), bytes)).collect()
 }
