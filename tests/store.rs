@@ -2,7 +2,7 @@
 
 use crate::support::client::{Client, Reply};
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::images::Image;
+use crate::support::images::{self, Image};
 use crate::support::upstream::Upstream;
 
 const TAGGED: &str = "/v2/app/manifests/latest";
@@ -131,6 +131,29 @@ async fn what_cannot_be_kept_is_not_handed_out_but_to_engines_that_do_not_come_b
     refused.error();
     assert_eq!(gateway.get(&Client::docker_1_9_1(), TAGGED).await.status, 200, "it will not ask by digest");
     assert_eq!(gateway.manifest(&Client::curl(), TAGGED).await.status, 200, "what is stored upstream needs no store");
+}
+
+/// In a directory that is full or read-only a list cannot be made again, because its children cannot be kept.
+#[tokio::test]
+async fn a_list_that_cannot_be_made_now_is_not_called_lost() {
+    let (upstream, image) = upstream().await;
+    upstream.put("app", "many", &images::index(&[(&image.oci(), "linux/amd64")]));
+    let directory = tempfile::tempdir().unwrap();
+    let setup = || Setup::default().store_in(directory.path());
+    let first = setup().before(&upstream).await;
+    let list = first.manifest(&Client::docker_17(), "/v2/app/manifests/many").await;
+    assert_eq!(list.content_type(), images::LIST, "{}", list.text());
+    first.stop().await;
+    std::fs::remove_dir_all(directory.path().join("v1/documents")).unwrap();
+    let second = setup().before(&upstream).await;
+    let staging = directory.path().join("v1/staging");
+    std::fs::remove_dir_all(&staging).unwrap();
+    std::fs::write(&staging, "nothing can be staged").unwrap();
+    let refused = named(&second, &list).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    std::fs::remove_file(&staging).unwrap();
+    let again = named(&second, &list).await;
+    assert_eq!((again.status, again.text()), (200, list.text()));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! Nothing is ever translated here. A digest that this gateway (or a replica, or an earlier process) handed out names
 //! derived bytes, and those are served to whoever the upstream lets see a source of them at that moment.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -187,7 +188,7 @@ impl Gateway {
         };
         let derived = match found {
             Some(handed) => handed.derived.clone(),
-            None => self.bytes_of(&exchange.caller, &recipe).await?,
+            None => self.bytes_of(&exchange.caller, &recipe, &recipes).await?,
         };
         // The source that is alive goes first from now on.
         let at = recipes.iter().position(|other| *other == recipe).unwrap_or_default();
@@ -200,13 +201,21 @@ impl Gateway {
         Ok(Some(answer_handed(exchange, &handed.derived, &recipe)))
     }
 
-    /// The bytes that a recipe gave: kept by its edition, or made again where the store has them no more.
-    async fn bytes_of(self: &Arc<Self>, caller: &Caller, recipe: &Recipe) -> Result<Derived, Fault> {
-        if recipe.edition != self.shared.edition
-            && let Some(found) = self.shared.store.document(&recipe.scope(), &recipe.derived, recipe.edition).await?
-        {
-            self.count(DerivedDigest::Hit);
-            return Ok(handed(found.document).derived);
+    /// The bytes that a recipe gave, or another of the same digest: kept by any edition, or made again where the store has
+    /// them no more.
+    async fn bytes_of(
+        self: &Arc<Self>,
+        caller: &Caller,
+        recipe: &Recipe,
+        recipes: &[Recipe],
+    ) -> Result<Derived, Fault> {
+        // Those of this edition were looked for already.
+        let editions = recipes.iter().map(|other| other.edition).filter(|edition| *edition != self.shared.edition);
+        for edition in editions.collect::<BTreeSet<u32>>() {
+            if let Some(found) = self.shared.store.document(&recipe.scope(), &recipe.derived, edition).await? {
+                self.count(DerivedDigest::Hit);
+                return Ok(handed(found.document).derived);
+            }
         }
         let derived = self.cook_again(caller, recipe).await?;
         self.count(if derived.is_some() { DerivedDigest::Rederived } else { DerivedDigest::Lost });

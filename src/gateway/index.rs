@@ -320,6 +320,8 @@ impl Gateway {
                 Ok(Fate::Derived { format: *format, digest: digest.clone(), size: bytes.len() as u64 })
             }
             Err(Obstacle::Untranslatable(reason)) => leave_out(&reason),
+            // The child was made, but it is not what was asked for, and its parent must not go out before it is kept.
+            Err(Obstacle::Unkept { failure, .. }) => Err(Obstacle::Store(failure)),
             Err(obstacle) => Err(obstacle),
         }
     }

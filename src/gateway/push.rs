@@ -41,12 +41,26 @@ impl Gateway {
                 self.refuse_to_delete_derived(exchange, &repository, &digest).await?;
                 self.pass_push(exchange).await
             }
-            Route::Manifest { .. } | Route::Blob { .. } | Route::Upload | Route::Referrers { .. } | Route::Other => {
+            Route::Upload => {
+                self.check_mount(exchange)?;
+                self.pass_push(exchange).await
+            }
+            Route::Manifest { .. } | Route::Blob { .. } | Route::Referrers { .. } | Route::Other => {
                 self.pass_push(exchange).await
             }
             Route::Base | Route::Token | Route::LegacyImages { .. } => {
                 Err(Fault::NotAllowed(format!("{method} has no meaning for this path")))
             }
+        }
+    }
+
+    /// A mount reads from the repository that its query names.
+    fn check_mount(&self, exchange: &Exchange) -> Result<(), Fault> {
+        let query = exchange.head.uri.query().unwrap_or_default();
+        let mut sources = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "from");
+        match sources.find(|(_, from)| !self.options.repositories.serve(from)) {
+            Some((_, from)) => Err(Fault::RepositoryDenied(from.into_owned())),
+            None => Ok(()),
         }
     }
 

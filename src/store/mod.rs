@@ -33,6 +33,7 @@ use object_store::path::Path;
 use object_store::{GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use crate::image::digest::Digest;
+use crate::translate::EDITION;
 
 use directory::Usability;
 use fault_point::FaultPoint;
@@ -197,7 +198,9 @@ impl Store {
         let path = layout::document(edition, derived, scope);
         let Some((object, meta)) = self.read(&path).await? else { return Ok(None) };
         let document = Document::from_object(&object).filter(|document| document.is_of(derived, scope));
-        self.note_soundness(&path, document.is_some());
+        // A later edition may say what this one does not understand.
+        let is_of_later_edition = edition > EDITION && frame::unwrap(&object).is_some();
+        self.note_soundness(&path, document.is_some() || is_of_later_edition);
         Ok(document.map(|document| Found { document, last_use: meta.last_modified.into() }))
     }
 
@@ -243,12 +246,13 @@ impl Store {
     }
 
     /// Says that a derived document and its recipe are in use, so that they are not cleared away; what was cleared away by
-    /// others is kept again. Best effort.
+    /// others is kept again, unless a later edition may have said more in it than is known here. Best effort.
     pub async fn note_use(&self, recipe: &Recipe, bytes: &Bytes) {
         let objects = [layout::document(recipe.edition, &recipe.derived, &recipe.scope()), layout::recipe(recipe)];
         for object in objects {
             match self.refresh(&object).await {
                 Ok(()) => {}
+                Err(object_store::Error::NotFound { .. }) if recipe.edition > EDITION => {}
                 Err(object_store::Error::NotFound { .. }) => {
                     if let Err(error) = self.keep(recipe, bytes.clone()).await {
                         tracing::debug!(%error, %object, "an object in use was gone and cannot be kept again now");
@@ -319,11 +323,15 @@ impl Store {
         object: Bytes,
         sound: impl Fn(&Bytes) -> Option<Content>,
     ) -> Result<Option<Content>, StoreFailure> {
-        if self.put_if_absent(&path, object.clone()).await? == Put::Done {
+        let put = self.put_if_absent(&path, object.clone()).await;
+        if matches!(put, Ok(Put::Done)) {
             self.written.note(object.len());
             return Ok(None);
         }
-        if let Some((existing, meta)) = self.read(&path).await? {
+        // A directory that is full or read-only may hold it already; a bucket that does not take it is away.
+        if (put.is_ok() || self.is_near())
+            && let Some((existing, meta)) = self.read(&path).await?
+        {
             let content = sound(&existing);
             self.note_soundness(&path, content.is_some());
             if let Some(content) = content {
@@ -334,6 +342,7 @@ impl Store {
                 return Ok(Some(content));
             }
         }
+        put?;
         // What is there is damaged, or was until this moment: it is worth nothing, so it may be overwritten.
         let replaced = within_time("replace a damaged object", self.put(&path, object)).await;
         self.noted(&self.writing, "replace", replaced)?;
@@ -406,7 +415,7 @@ impl Store {
         if self.soundness.note_failure() {
             tracing::warn!(
                 store = %self.location, object = %path,
-                "an object of the store is damaged; it is made again when it is needed, and `schemabridge store verify` finds others"
+                "an object of the store is damaged; documents and recipes are made again when they are needed, and `schemabridge store verify` finds others"
             );
         }
     }

@@ -5,6 +5,8 @@ use futures_util::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
+use crate::translate::EDITION;
+
 use super::layout::{LAYOUT, Name, RECIPES};
 use super::{Document, Recipe, Store, StoreFailure, frame};
 
@@ -69,6 +71,8 @@ fn fault(name: &Name, object: &bytes::Bytes) -> Option<String> {
         return Some("its bytes are not those that its first line names".to_owned());
     }
     match name {
+        // A later edition may say what this one does not understand.
+        Name::Document { edition, .. } | Name::Recipe { edition, .. } if *edition > EDITION => None,
         Name::Document { derived, scope, edition } => match Document::from_object(object) {
             None => {
                 Some("its recipe cannot be read, or its bytes do not have the digest that the recipe names".to_owned())

@@ -162,3 +162,27 @@ fn a_directory_that_cannot_be_made_is_an_error_with_its_name() {
     let error = Store::open(&location).unwrap_err().to_string();
     assert!(error.contains("below-a-file"), "{error}");
 }
+
+/// A later edition may have said more in its recipe than was understood, so it is not written again from that.
+#[tokio::test]
+async fn only_what_is_understood_is_kept_again() {
+    for (edition, is_kept_again) in [(EDITION, true), (EDITION + 1, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, recipe) = (directory_store(directory.path()), Recipe { edition, ..recipe(b"source") });
+        store.note_use(&recipe, &"document".into()).await;
+        assert_eq!(document_file(directory.path(), &recipe).exists(), is_kept_again, "edition {edition}");
+    }
+}
+
+/// As in a directory that is full or read-only.
+#[tokio::test]
+async fn what_is_kept_already_need_not_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, kept) = (directory_store(directory.path()), recipe(b"source"));
+    store.keep(&kept, "document".into()).await.unwrap();
+    let staging = directory.path().join("v1/staging");
+    std::fs::remove_dir(&staging).unwrap();
+    std::fs::write(&staging, "nothing can be staged").unwrap();
+    assert_eq!(store.keep(&kept, "document".into()).await.unwrap(), "document");
+    assert!(store.keep(&recipe(b"other source"), "document".into()).await.is_err(), "its recipe is not there");
+}

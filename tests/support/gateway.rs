@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use schemabridge::gateway::service::ServiceOptions;
-use schemabridge::gateway::{ChallengeMode, IndexLimits, Options, Pushes, Service};
+use schemabridge::gateway::{ChallengeMode, IndexLimits, Options, Pushes, RepositoryRules, Service, SingleNames};
 use schemabridge::negotiate::{PlatformRule, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
+use schemabridge::upstream::route::Names;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -34,6 +36,32 @@ impl Setup {
         self.with_all(|options| change(&mut options.site.upstreams[0].0))
     }
 
+    /// A second upstream, under this name and prefix, also known by this alias and reached at this host.
+    pub fn beside(self, name: &str, upstream: &Upstream, alias: &str, host: &str) -> Self {
+        let url = upstream.url().parse().unwrap();
+        let options = Options { upstream_name: name.to_owned(), ..Options::for_upstream(url) };
+        let [prefix, alias, host] = [name, alias, host].map(str::to_owned);
+        let names = Names { aliases: vec![alias], hosts: vec![host], prefix: Some(prefix) };
+        self.with_all(|all| all.site.upstreams.push((options, names)))
+    }
+
+    /// No upstream is meant where a request does not say which.
+    pub fn without_default(self) -> Self {
+        self.with_all(|options| options.site.default = None)
+    }
+
+    /// Serves only what matches one of the first and none of the second.
+    pub fn repositories(self, allow: &[&str], deny: &[&str]) -> Self {
+        let globs = |globs: &[&str]| globs.iter().map(|glob| glob.parse().unwrap()).collect();
+        let rules = RepositoryRules { allow: globs(allow), deny: globs(deny) };
+        self.with(|options| options.repositories = rules)
+    }
+
+    /// A repository without a `/` is one of `library/`.
+    pub fn in_library(self) -> Self {
+        self.with(|options| options.single_names = SingleNames::InLibrary)
+    }
+
     /// The name that `?ns=` calls the upstream by.
     pub fn known_as(self, alias: &str) -> Self {
         let alias = alias.to_owned();
@@ -44,6 +72,11 @@ impl Setup {
     pub fn store_in(self, directory: &Path) -> Self {
         let directory = directory.to_owned();
         self.with_all(|options| options.shared.store = Location::Directory(directory))
+    }
+
+    /// Keeps documents as another edition of the translator would.
+    pub fn edition(self, edition: u32) -> Self {
+        self.with_all(move |options| options.shared.edition = edition)
     }
 
     /// Remembers one caller's answer for so long.
@@ -113,14 +146,17 @@ impl Setup {
             // A gateway that is dropped ends as one that is told to stop.
             let _dropped = stopped.await;
         };
+        let mut metrics = Registry::with_prefix("schemabridge");
+        gateway.shared().register_metrics(&mut metrics);
         let serving = tokio::spawn(server::serve(listener, gateway, shutdown));
-        Gateway { address, stop: Some(stop), serving: Some(serving) }
+        Gateway { address, metrics, stop: Some(stop), serving: Some(serving) }
     }
 }
 
 /// A running gateway. Ends when dropped; [`Gateway::stop`] waits until it has ended.
 pub struct Gateway {
     address: SocketAddr,
+    metrics: Registry,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
 }
@@ -133,6 +169,14 @@ impl Gateway {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it counted so far under this name and these labels, as Prometheus reads it.
+    pub fn counted(&self, series: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.metrics).unwrap();
+        let values = text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        values.map(|value| value.parse::<u64>().unwrap()).next().unwrap_or_else(|| panic!("no {series} in {text}"))
     }
 
     /// Sends the call and reads the whole answer.

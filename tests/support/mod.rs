@@ -5,6 +5,7 @@ pub mod client;
 pub mod fault;
 pub mod gateway;
 pub mod images;
+pub mod objects;
 pub mod parents;
 pub mod process;
 pub mod registry;
