@@ -48,7 +48,9 @@ async fn each_way_to_name_an_upstream_reaches_it_alone() {
         assert_eq!((got.status, got.digest()), (200, image.schema2().digest.as_str()), "{call:?}");
         let (asked, other) = if is_second { (&second, &first) } else { (&first, &second) };
         assert!(!asked.lines().is_empty() && other.lines().is_empty(), "{call:?}");
-        assert!(asked.requests().iter().all(|request| request.path.starts_with("/v2/app/") && request.query.is_empty()));
+        assert!(
+            asked.requests().iter().all(|request| request.path.starts_with("/v2/app/") && request.query.is_empty())
+        );
     }
 }
 
@@ -119,7 +121,11 @@ async fn without_a_default_what_names_nobody_is_nobodys() {
     let Stage { first, second, gateway, .. } = stage_with(Setup::default().without_default()).await;
     let got = gateway.manifest(&Client::docker_17(), "/v2/app/manifests/latest").await;
     assert_eq!((got.status, got.error().0.as_str()), (404, "NAME_UNKNOWN"));
-    assert_eq!(gateway.get(&Client::curl(), "/v2/").await.status, 200, "clients ask this first, whatever they want next");
+    assert_eq!(
+        gateway.get(&Client::curl(), "/v2/").await.status,
+        200,
+        "clients ask this first, whatever they want next"
+    );
     assert_eq!(gateway.get(&Client::curl(), "/").await.status, 404);
     assert!(first.lines().is_empty() && second.lines().is_empty());
     assert_eq!(gateway.manifest(&Client::docker_17(), "/v2/hub/app/manifests/latest").await.status, 200);

@@ -5,7 +5,7 @@ use clap::{Args, CommandFactory};
 use crate::config::ServeArguments;
 use crate::config::file::File;
 
-use super::{Commands, Failure, print};
+use super::{CommandLine, Commands, Failure, print};
 
 /// The flags of `serve`, and one.
 #[derive(Args, Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     documentation: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, file: &File) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments, file: &File, line: &CommandLine) -> Result<(), Failure> {
     if arguments.documentation {
         let command = Commands::command();
         let serve = command.find_subcommand("serve").ok_or("there is no command `serve`")?;
@@ -25,5 +25,5 @@ pub(super) fn run(arguments: &Arguments, file: &File) -> Result<(), Failure> {
     }
     let options = arguments.serve.gateway.options(file)?;
     options.site.check()?;
-    print(crate::config::in_force(&arguments.serve, file)?.as_bytes())
+    print(crate::config::in_force(&line.flags()?, &arguments.serve.gateway.tables(file)?, &options).as_bytes())
 }

@@ -17,8 +17,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::ServeArguments;
 use crate::config::file::{File, UnusableFile};
+use crate::config::{self, ServeArguments};
 
 /// Answers every container client in a manifest format that it can read.
 #[derive(Parser, Debug)]
@@ -57,7 +57,7 @@ pub fn run() -> ExitCode {
     };
     let done = match command {
         Command::Serve(arguments) => serve::run(*arguments, file, line),
-        Command::CheckConfig(arguments) => check_config::run(&arguments, &file),
+        Command::CheckConfig(arguments) => check_config::run(&arguments, &file, &line),
         Command::Translate(arguments) => translate::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
@@ -86,6 +86,21 @@ enum Misread {
 impl CommandLine {
     /// The command, and the file that it names: what that says of flags is in the command already.
     fn read(&self) -> Result<(Commands, File), Misread> {
+        let (command, file) = self.command()?;
+        let matches = command.try_get_matches_from(&self.0)?;
+        Ok((Commands::from_arg_matches(&matches)?, file))
+    }
+
+    /// Every flag of the command with what it is, as a file would say it.
+    fn flags(&self) -> Result<Vec<(String, Vec<String>)>, Misread> {
+        let (command, _) = self.command()?;
+        let matches = command.clone().try_get_matches_from(&self.0)?;
+        let Some((name, matches)) = matches.subcommand() else { return Ok(Vec::new()) };
+        Ok(command.find_subcommand(name).map(|command| config::flags_in_force(command, matches)).unwrap_or_default())
+    }
+
+    /// The commands, where the file's word is what a flag is if nobody says otherwise.
+    fn command(&self) -> Result<(clap::Command, File), UnusableFile> {
         let mut command = Commands::command();
         let mut file = File::default();
         if let Some((name, path)) = self.file()
@@ -94,8 +109,7 @@ impl CommandLine {
             file = File::read(&path, subcommand)?;
             command = command.mut_subcommand(&name, |subcommand| file.as_defaults(subcommand));
         }
-        let matches = command.try_get_matches_from(&self.0)?;
-        Ok((Commands::from_arg_matches(&matches)?, file))
+        Ok((command, file))
     }
 
     /// The name of the command and of its file, as far as can be told before that is read.

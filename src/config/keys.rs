@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Table, Value};
 
 /// The tables of a file.
 pub(super) const TABLES: [&str; 1] = ["upstream"];
+
+/// Flags that a file does not say: what they say has tables of its own, or is where the file is.
+const NOT_IN_A_FILE: [&str; 4] = ["help", "version", "config", "upstream"];
 
 /// A flag as a key of the file.
 pub(super) struct Flag {
@@ -96,7 +99,7 @@ pub(super) const KEYS: &[Key] = &[
 /// The flags of a command that a file may say.
 pub(super) fn flags(command: &Command) -> Vec<Flag> {
     let flag = |argument: &Arg| {
-        let long = argument.get_long().filter(|long| !matches!(*long, "help" | "version" | "config"))?;
+        let long = argument.get_long().filter(|long| !NOT_IN_A_FILE.contains(long))?;
         let visible = !argument.is_hide_set();
         let texts: Vec<String> =
             argument.get_default_values().iter().map(|value| value.to_string_lossy().into_owned()).collect();
@@ -114,6 +117,15 @@ pub(super) fn flags(command: &Command) -> Vec<Flag> {
         })
     };
     command.get_arguments().filter_map(flag).collect()
+}
+
+/// Every flag that a file may say, with what it is now.
+pub fn flags_in_force(command: &Command, matches: &ArgMatches) -> Vec<(String, Vec<String>)> {
+    let in_force = |flag: Flag| {
+        let values = matches.get_raw(&flag.id)?.map(|value| value.to_string_lossy().into_owned());
+        Some((flag.key, values.collect()))
+    };
+    flags(command).into_iter().filter_map(in_force).collect()
 }
 
 /// Every key of a file is one that there is; the error names the nearest.

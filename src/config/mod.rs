@@ -26,7 +26,7 @@ use crate::translate::sign::SigningKey;
 use crate::upstream;
 
 use file::File;
-pub use keys::documentation;
+pub use keys::{documentation, flags_in_force};
 use tables::UpstreamTable;
 
 /// The prefix of every environment variable that is ours.
@@ -331,12 +331,17 @@ impl GatewayArguments {
         Ok(ServiceOptions { shared, site: self.site(file)? })
     }
 
+    /// The upstreams as tables: those of the flags, or else of the file, or else of distribution's variables.
+    pub fn tables(&self, file: &File) -> Result<Vec<UpstreamTable>, Unusable> {
+        let drop_in = Vec::from_iter(registry_proxy().transpose()?);
+        let said = [&self.upstream, &file.tables.upstreams, &drop_in];
+        let tables = said.into_iter().find(|tables| !tables.is_empty());
+        tables.cloned().ok_or(Unusable::NoUpstream)
+    }
+
     /// The upstreams that these and the file say.
     pub fn site(&self, file: &File) -> Result<Site, Unusable> {
-        let drop_in = registry_proxy().transpose()?;
-        let tables = [&self.upstream, &file.tables.upstreams, &Vec::from_iter(drop_in)];
-        let tables: Vec<UpstreamTable> =
-            tables.into_iter().find(|tables| !tables.is_empty()).cloned().unwrap_or_default();
+        let tables = self.tables(file)?;
         let first = tables.first().ok_or(Unusable::NoUpstream)?;
         let mut names = BTreeSet::new();
         if let Some(twice) = tables.iter().find(|table| !names.insert(table.name())) {
@@ -432,10 +437,17 @@ pub fn docker_config() -> Option<PathBuf> {
         .map(|folder| folder.join("config.json"))
 }
 
-/// What is in force: every key with its value, as a file would say it, without secrets.
-pub fn in_force(arguments: &ServeArguments, file: &File) -> Result<String, Unusable> {
-    let _ = (arguments, file);
-    Ok(String::new())
+/// What is in force, as a file would say it: every flag and every upstream, without secrets.
+pub fn in_force(flags: &[(String, Vec<String>)], tables: &[UpstreamTable], options: &ServiceOptions) -> String {
+    let value = |values: &[String]| match values {
+        [one] => toml::Value::from(one.as_str()),
+        several => toml::Value::from(several.to_vec()),
+    };
+    let mut file: toml::Table = flags.iter().map(|(key, values)| (key.clone(), value(values))).collect();
+    let upstreams = tables.iter().zip(&options.site.upstreams);
+    let upstreams = upstreams.map(|(table, (options, names))| toml::Value::Table(table.in_force(options, names)));
+    file.insert("upstream".to_owned(), toml::Value::Array(upstreams.collect()));
+    file.to_string()
 }
 
 /// The variables of the environment that begin like ours and are not: most likely a misspelt flag. What Kubernetes

@@ -2,7 +2,7 @@
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use toml::Table;
+use toml::{Table, Value};
 use url::Url;
 
 use crate::gateway::{ChallengeMode, Options, Pushes, RepositoryRules, SingleNames};
@@ -157,6 +157,46 @@ impl UpstreamTable {
         }
         self.reach(&mut options.upstream);
         options
+    }
+
+    /// The same with nothing left open. Secrets are not in it.
+    pub(super) fn in_force(&self, options: &Options, names: &Names) -> Table {
+        let texts = |texts: &[String]| Value::from(texts.to_vec());
+        let shown = |values: &mut dyn Iterator<Item = String>| Value::from(values.collect::<Vec<_>>());
+        let time = |time: std::time::Duration| Value::from(values::in_words(time));
+        let upstream = &options.upstream;
+        let mut table = Table::from_iter([
+            ("name".to_owned(), Value::from(self.name())),
+            ("url".to_owned(), Value::from(self.url.as_str())),
+            ("aliases".to_owned(), texts(&names.aliases)),
+            ("hosts".to_owned(), texts(&names.hosts)),
+            ("library".to_owned(), Value::from(options.single_names == SingleNames::InLibrary)),
+            ("challenge".to_owned(), Value::from(options.challenge.word())),
+            ("token_realms".to_owned(), shown(&mut upstream.token_realms.iter().map(Url::to_string))),
+            ("push".to_owned(), Value::from(options.pushes == Pushes::Forwarded)),
+            ("connect_timeout".to_owned(), time(upstream.connect_timeout)),
+            ("answer_timeout".to_owned(), time(upstream.answer_timeout)),
+            ("idle_timeout".to_owned(), time(upstream.idle_timeout)),
+            ("document_timeout".to_owned(), time(upstream.document_timeout)),
+        ]);
+        if let Some(prefix) = &names.prefix {
+            table.insert("prefix".to_owned(), Value::from(prefix.as_str()));
+        }
+        let tags = Table::from_iter([("ttl".to_owned(), time(options.tag_ttl))]);
+        let globs = |globs: &[Glob]| shown(&mut globs.iter().map(ToString::to_string));
+        let repositories = Table::from_iter([
+            ("allow".to_owned(), globs(&options.repositories.allow)),
+            ("deny".to_owned(), globs(&options.repositories.deny)),
+        ]);
+        let variant = |variant: &Option<String>| variant.clone().unwrap_or_else(|| "none".to_owned());
+        let translate = Table::from_iter([
+            ("platform".to_owned(), shown(&mut options.policy.platforms.iter().map(ToString::to_string))),
+            ("arm_variants".to_owned(), shown(&mut options.policy.arm_variants.iter().map(variant))),
+        ]);
+        for (name, below) in [("tags", tags), ("repositories", repositories), ("translate", translate)] {
+            table.insert(name.to_owned(), Value::Table(below));
+        }
+        table
     }
 
     fn reach(&self, upstream: &mut crate::upstream::Options) {

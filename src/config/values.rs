@@ -142,6 +142,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     )
 }
 
+/// A duration as it would be written, in the largest unit that says it whole.
+pub(super) fn in_words(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 5] = [(24 * 3_600_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+    let milliseconds = duration.as_millis();
+    let whole = UNITS.iter().find(|(unit, _)| milliseconds >= *unit && milliseconds % unit == 0);
+    whole.map_or_else(|| "0s".to_owned(), |(unit, word)| format!("{}{word}", milliseconds / unit))
+}
+
 fn split_unit(text: &str) -> (Option<u64>, &str) {
     let end = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);

@@ -120,6 +120,16 @@ pub enum Pushes {
     Forwarded,
 }
 
+impl ChallengeMode {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Rewrite => "rewrite",
+        }
+    }
+}
+
 impl Options {
     /// A gateway in front of this registry, every other setting at its default.
     pub fn for_upstream(url: Url) -> Self {

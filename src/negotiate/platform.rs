@@ -33,6 +33,13 @@ pub struct PlatformRule {
     pub platform: Platform,
 }
 
+/// As it is written: `GLOB=OS/ARCHITECTURE`.
+impl fmt::Display for PlatformRule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}={}", self.repositories, self.platform)
+    }
+}
+
 impl WantedPlatform {
     /// `platform`, with `arm_variants` as the order of variants for an `arm` that does not say its own.
     pub fn new(platform: Platform, arm_variants: &[Option<String>]) -> Self {
