@@ -23,6 +23,7 @@ pub mod sweep;
 mod tend;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -36,7 +37,7 @@ use crate::image::digest::Digest;
 
 use directory::Usability;
 use fault_point::FaultPoint;
-use health::Health;
+use health::{Ability, Health};
 use layout::Name;
 
 pub use bucket::Bucket;
@@ -69,9 +70,8 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     location: Location,
     metrics: Arc<Metrics>,
-    reading: Arc<Health>,
-    writing: Arc<Health>,
-    soundness: Arc<Health>,
+    health: Arc<Health>,
+    returns_damage: Arc<AtomicBool>,
     written: Arc<tend::Written>,
 }
 
@@ -132,9 +132,8 @@ impl Store {
             objects,
             location: location.clone(),
             metrics: Arc::default(),
-            reading: Arc::default(),
-            writing: Arc::default(),
-            soundness: Arc::default(),
+            health: Arc::default(),
+            returns_damage: Arc::default(),
             written: Arc::default(),
         })
     }
@@ -212,7 +211,7 @@ impl Store {
             let objects = self.objects.list(Some(&folder)).take(RECIPES_LISTED_MAX);
             objects.try_filter(|object| std::future::ready(is_asked_for(object))).try_collect::<Vec<_>>().await
         };
-        let mut found = self.noted(&self.reading, "list recipes", within_time("list recipes", listing).await)?;
+        let mut found = self.noted(Ability::Reading, "list recipes", within_time("list recipes", listing).await)?;
         found.sort_by(|left, right| {
             right.last_modified.cmp(&left.last_modified).then_with(|| left.location.cmp(&right.location))
         });
@@ -336,7 +335,7 @@ impl Store {
         }
         // What is there is damaged, or was until this moment: it is worth nothing, so it may be overwritten.
         let replaced = within_time("replace a damaged object", self.put(&path, object)).await;
-        self.noted(&self.writing, "replace", replaced)?;
+        self.noted(Ability::Writing, "replace", replaced)?;
         Ok(None)
     }
 
@@ -377,7 +376,7 @@ impl Store {
             Some(Err(error)) => Err(StoreFailure::new("write", &error)),
             None => Err(StoreFailure::timed_out("write")),
         };
-        self.noted(&self.writing, "write", result)
+        self.noted(Ability::Writing, "write", result)
     }
 
     /// An object; `None` if there is no such object.
@@ -392,18 +391,16 @@ impl Store {
                 Err(error) => Err(error),
             }
         };
-        self.noted(&self.reading, "read", within_time("read", read).await)
+        self.noted(Ability::Reading, "read", within_time("read", read).await)
     }
 
     /// Counts what is damaged, and says so where it is the first after sound ones: a store that returns nothing but
     /// garbage would fill the log.
     fn note_soundness(&self, path: &Path, is_sound: bool) {
-        if is_sound {
-            self.soundness.note_success();
-            return;
+        if !is_sound {
+            self.metrics.damaged.inc();
         }
-        self.metrics.damaged.inc();
-        if self.soundness.note_failure() {
+        if !self.returns_damage.swap(!is_sound, Ordering::Relaxed) && !is_sound {
             tracing::warn!(
                 store = %self.location, object = %path,
                 "an object of the store is damaged; it is made again when it is needed, and `schemabridge store verify` finds others"
@@ -414,12 +411,12 @@ impl Store {
     /// Counts an operation, and says so where it is the first to fail or the first to succeed again.
     fn noted<Output>(
         &self,
-        health: &Health,
+        ability: Ability,
         operation: &'static str,
         result: Result<Output, StoreFailure>,
     ) -> Result<Output, StoreFailure> {
         self.metrics.count(operation, &result);
-        health.note(&self.location, &result);
+        self.health.note(ability, &self.location, &result);
         result
     }
 }
@@ -457,14 +454,19 @@ impl StoreFailure {
 }
 
 /// What a library says of an error, on one line, cut, and without the queries of URLs: those can hold a signature that
-/// opens the bucket.
+/// opens the bucket. The XML in which a service says why is left as it is.
 fn shown(words: &str) -> String {
-    let words = words.split_whitespace().map(|word| word.split_once('?').map_or(word, |(before, _)| before));
+    let words = words.split_whitespace().map(without_query);
     let mut line = words.collect::<Vec<_>>().join(" ");
     if let Some((end, _)) = line.char_indices().nth(ERROR_CHARACTERS_MAX) {
         line.truncate(end);
     }
     line
+}
+
+fn without_query(word: &str) -> &str {
+    let Some((scheme, rest)) = word.split_once("://") else { return word };
+    rest.find('?').map_or(word, |at| &word[..scheme.len() + "://".len() + at])
 }
 
 /// How long ago that was; nothing for what a clock that was wrong says of the future.

@@ -162,3 +162,12 @@ fn a_directory_that_cannot_be_made_is_an_error_with_its_name() {
     let error = Store::open(&location).unwrap_err().to_string();
     assert!(error.contains("below-a-file"), "{error}");
 }
+
+#[test]
+fn an_error_is_shown_without_what_opens_the_bucket() {
+    let words =
+        "GET https://bucket.example/key?X-Signature=hush\n failed: <?xml version=\"1.0\"?><Code>AccessDenied</Code>";
+    let expected = "GET https://bucket.example/key failed: <?xml version=\"1.0\"?><Code>AccessDenied</Code>";
+    assert_eq!(shown(words), expected);
+    assert_eq!(shown(&"x".repeat(ERROR_CHARACTERS_MAX + 1)).len(), ERROR_CHARACTERS_MAX);
+}
