@@ -100,6 +100,27 @@ pub struct Found {
     last_use: SystemTime,
 }
 
+/// What the store holds under the name of a derived document.
+#[derive(Clone, Debug)]
+pub enum Held {
+    /// Nothing: it was never kept here, or cleared away.
+    Nothing,
+    /// Something was kept, and cannot be read any more.
+    Damage,
+    /// The document.
+    Document(Box<Found>),
+}
+
+impl Held {
+    /// The document, where it can be read.
+    pub fn document(self) -> Option<Found> {
+        match self {
+            Self::Document(found) => Some(*found),
+            Self::Nothing | Self::Damage => None,
+        }
+    }
+}
+
 impl Store {
     /// Opens a store. A directory is made if there is none, and checked; a bucket is not asked, so one that is away does
     /// not stop the start.
@@ -191,13 +212,15 @@ impl Store {
         Ok(first.map_or(document.bytes, |first| first.bytes))
     }
 
-    /// A derived document of this edition, if it is here and undamaged. One read.
-    pub async fn document(&self, scope: &Scope, derived: &Digest, edition: u32) -> Result<Option<Found>, StoreFailure> {
+    /// A derived document of this edition. One read.
+    pub async fn document(&self, scope: &Scope, derived: &Digest, edition: u32) -> Result<Held, StoreFailure> {
         let path = layout::document(edition, derived, scope);
-        let Some((object, meta)) = self.read(&path).await? else { return Ok(None) };
+        let Some((object, meta)) = self.read(&path).await? else { return Ok(Held::Nothing) };
         let document = Document::from_object(&object).filter(|document| document.is_of(derived, scope));
         self.note_soundness(&path, document.is_some());
-        Ok(document.map(|document| Found { document, last_use: meta.last_modified.into() }))
+        Ok(document.map_or(Held::Damage, |document| {
+            Held::Document(Box::new(Found { document, last_use: meta.last_modified.into() }))
+        }))
     }
 
     /// The recipes of a derived digest within a scope, newest first, at most [`RECIPES_MAX`].
@@ -387,7 +410,7 @@ impl Store {
                     let meta = found.meta.clone();
                     found.bytes().await.map(|bytes| Some((bytes, meta)))
                 }
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(object_store::Error::NotFound { source, .. }) if !is_about_the_bucket(&*source) => Ok(None),
                 Err(error) => Err(error),
             }
         };
@@ -421,6 +444,12 @@ impl Store {
     }
 }
 
+/// A bucket that is gone answers with the status of an object that is not there, and only the code tells them apart.
+fn is_about_the_bucket(answer: &(dyn std::error::Error + Send + Sync)) -> bool {
+    let words = answer.to_string();
+    ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| words.contains(code))
+}
+
 /// Whether a name was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Put {
@@ -446,6 +475,14 @@ impl StoreFailure {
 
     fn of(operation: &'static str, reason: &str) -> Self {
         Self { operation, reason: reason.to_owned() }
+    }
+
+    /// A document is damaged and no recipe of it can be found: whether it can be served again is not known.
+    pub fn of_damage() -> Self {
+        Self::of(
+            "read a derived document",
+            "it is damaged, and there is no recipe to make it again; pull the tag again",
+        )
     }
 
     fn timed_out(operation: &'static str) -> Self {

@@ -21,7 +21,7 @@ fn recipe(source: &[u8]) -> Recipe {
 
 async fn kept_bytes(store: &Store, recipe: &Recipe) -> Option<Bytes> {
     let found = store.document(&recipe.scope(), &recipe.derived, recipe.edition).await.unwrap();
-    found.map(|found| found.document.bytes)
+    found.document().map(|found| found.document.bytes)
 }
 
 fn document_file(directory: &std::path::Path, recipe: &Recipe) -> std::path::PathBuf {
@@ -143,7 +143,7 @@ async fn use_is_noted_and_what_others_cleared_away_is_kept_again() {
     for file in &files {
         std::fs::File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
     }
-    let found = store.document(&recipe.scope(), &recipe.derived, 1).await.unwrap().unwrap();
+    let found = store.document(&recipe.scope(), &recipe.derived, 1).await.unwrap().document().unwrap();
     store.note_use_of(&found).await;
     for file in &files {
         let noted = std::fs::metadata(file).unwrap().modified().unwrap();
