@@ -242,7 +242,8 @@ impl Gateway {
         if !is_of_order {
             return None;
         }
-        let found = self.store.document(&recipe.scope(), &recipe.derived, self.options.edition).await.ok()??;
+        let held = self.store.document(&recipe.scope(), &recipe.derived, self.options.edition).await.ok()?;
+        let found = held.document()?;
         self.store.note_use_of(&found).await;
         let derived = Derived { bytes: found.document.bytes, digest: recipe.derived.clone(), format: recipe.target };
         Some(self.remember_kept(derived, recipe, Completeness::Whole).await)
