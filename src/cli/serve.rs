@@ -10,6 +10,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::file::File;
 use crate::config::{LogFormat, ServeArguments, unknown_variables};
@@ -111,9 +115,16 @@ fn start_log(arguments: &ServeArguments) -> std::io::Result<log::Writer> {
     let colours = std::io::stderr().is_terminal();
     let builder =
         tracing_subscriber::fmt().with_max_level(arguments.log_level).with_writer(writer.lines()).with_ansi(colours);
+    let filter = filter(arguments.log_level);
     match arguments.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().with(filter).init(),
+        LogFormat::Text => builder.finish().with(filter).init(),
     }
     Ok(writer)
+}
+
+/// The client of buckets says of each attempt that it was not the last; of a store that is away one line is enough.
+fn filter(level: Level) -> Targets {
+    let of_buckets = if level > Level::INFO { level } else { level.min(Level::WARN) };
+    Targets::new().with_default(level).with_target("object_store", of_buckets)
 }

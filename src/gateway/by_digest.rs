@@ -18,7 +18,7 @@ use crate::image::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::image::media_type::{Format, OCI_MANIFEST};
 use crate::image::reference::{Reference, Repository};
 use crate::store::memory::{Handed, LastUse};
-use crate::store::{self, RECIPES_MAX, Recipe, Scope, StoreFailure};
+use crate::store::{self, Held, RECIPES_MAX, Recipe, Scope, StoreFailure};
 use crate::translate::Derived;
 use crate::upstream::{Caller, DOCKER_CONTENT_DIGEST, Failure, StreamedBody, verified};
 
@@ -56,7 +56,7 @@ impl Gateway {
             return Ok(response);
         }
         let mut lookup = match known {
-            Some(handed) => Lookup::Ended(Ok(Some(handed))),
+            Some(handed) => Lookup::Ended(Ok(handed)),
             // The upstream had it, and most likely has it still.
             None if self.memory.stored(&repository, &digest).await.is_some() => Lookup::NotYet,
             None => Lookup::Running(tokio::spawn(Arc::clone(self).look_up(scope.clone(), digest.clone()))),
@@ -84,9 +84,9 @@ impl Gateway {
         };
         // The upstream does not have it, or will not say (some answer 403 to what they do not have). Only the store can
         // say whether it was handed out, so without the store there is no saying no.
-        let answered = match looked_up {
-            Ok(handed) => self.handed_out(exchange, scope, &digest, handed.as_deref()).await,
-            Err(failure) => Err(failure.into()),
+        let answered = match &looked_up {
+            Err(Missing::Failed(failure)) => Err(failure.clone().into()),
+            looked_up => self.handed_out(exchange, scope, &digest, looked_up.as_deref()).await,
         };
         match answered {
             Ok(Some(response)) => Ok(response),
@@ -137,22 +137,19 @@ impl Gateway {
     }
 
     /// The derived document in the store, read once however many ask. It is nobody's to see yet.
-    async fn look_up(self: Arc<Self>, scope: Scope, digest: Digest) -> Result<Option<Arc<Handed>>, StoreFailure> {
+    async fn look_up(self: Arc<Self>, scope: Scope, digest: Digest) -> Result<Arc<Handed>, Missing> {
         let read = async {
-            let found =
-                self.shared.store.document(&scope, &digest, self.shared.edition).await.map_err(Missing::Failed)?;
-            let found = found.ok_or(Missing::Absent)?;
+            let found = match self.shared.store.document(&scope, &digest, self.shared.edition).await {
+                Ok(Held::Document(found)) => found,
+                Ok(Held::Damage) => return Err(Missing::Damaged),
+                Ok(Held::Nothing) => return Err(Missing::Absent),
+                Err(failure) => return Err(Missing::Failed(failure)),
+            };
             let (store, document) = (self.shared.store.clone(), found.document.clone());
             tokio::spawn(async move { store.note_use_of(&found).await });
             Ok(Arc::new(handed(document)))
         };
-        match self.memory.handed_or(scope.clone(), digest.clone(), read).await {
-            Ok(handed) => Ok(Some(handed)),
-            Err(missing) => match &*missing {
-                Missing::Absent => Ok(None),
-                Missing::Failed(failure) => Err(failure.clone()),
-            },
-        }
+        self.memory.handed_or(scope.clone(), digest.clone(), read).await.map_err(|missing| (*missing).clone())
     }
 
     /// A derived document that the upstream does not have itself: by the source that it was found with, or by another that
@@ -162,8 +159,9 @@ impl Gateway {
         exchange: &mut Exchange,
         scope: Scope,
         digest: &Digest,
-        found: Option<&Handed>,
+        looked_up: Result<&Handed, &Missing>,
     ) -> Result<Option<Response<Body>>, Fault> {
+        let found = looked_up.ok();
         let mut refusal = None;
         if let Some(handed) = found {
             match self.visible_source(exchange, &handed.recipes).await {
@@ -177,6 +175,9 @@ impl Gateway {
             }
         }
         let mut recipes = self.shared.store.recipes(&scope, digest).await?;
+        if let (Err(Missing::Damaged), []) = (looked_up, recipes.as_slice()) {
+            return Err(StoreFailure::of_damage().into());
+        }
         recipes.retain(|recipe| {
             !found.is_some_and(|handed| handed.recipes.iter().any(|tried| tried.source == recipe.source))
         });
@@ -212,7 +213,7 @@ impl Gateway {
         // Those of this edition were looked for already.
         let editions = recipes.iter().map(|other| other.edition).filter(|edition| *edition != self.shared.edition);
         for edition in editions.collect::<BTreeSet<u32>>() {
-            if let Some(found) = self.shared.store.document(&recipe.scope(), &recipe.derived, edition).await? {
+            if let Some(found) = self.shared.store.document(&recipe.scope(), &recipe.derived, edition).await?.document() {
                 self.count(DerivedDigest::Hit);
                 return Ok(handed(found.document).derived);
             }
@@ -279,8 +280,8 @@ impl Gateway {
 enum Lookup {
     NotYet,
     /// On a task of its own.
-    Running(JoinHandle<Result<Option<Arc<Handed>>, StoreFailure>>),
-    Ended(Result<Option<Arc<Handed>>, StoreFailure>),
+    Running(JoinHandle<Result<Arc<Handed>, Missing>>),
+    Ended(Result<Arc<Handed>, Missing>),
 }
 
 impl Lookup {
@@ -292,15 +293,18 @@ impl Lookup {
             *self = Self::Ended(looked_up);
         }
         match self {
-            Self::Ended(Ok(found)) => found.clone(),
+            Self::Ended(Ok(found)) => Some(Arc::clone(found)),
             Self::Ended(Err(_)) | Self::NotYet | Self::Running(_) => None,
         }
     }
 }
 
 /// Why there is nothing to remember.
+#[derive(Clone)]
 enum Missing {
     Absent,
+    /// It was handed out once; a recipe may be left.
+    Damaged,
     Failed(StoreFailure),
 }
 

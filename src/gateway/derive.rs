@@ -243,7 +243,8 @@ impl Gateway {
         if !is_of_order {
             return None;
         }
-        let found = self.shared.store.document(&recipe.scope(), &recipe.derived, self.shared.edition).await.ok()??;
+        let held = self.shared.store.document(&recipe.scope(), &recipe.derived, self.shared.edition).await.ok()?;
+        let found = held.document()?;
         self.shared.store.note_use_of(&found).await;
         let derived = Derived { bytes: found.document.bytes, digest: recipe.derived.clone(), format: recipe.target };
         Some(self.remember_kept(derived, recipe, Completeness::Whole).await)

@@ -1,39 +1,74 @@
 //! Whether the store answers: one line when that changes, not one for each request.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::StoreFailure;
 
-/// What is known of one kind of operation.
+/// What may fail by itself: a store that is full can still be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ability {
+    Reading = 1,
+    Writing = 2,
+}
+
+/// What is known of a store.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    is_failing: AtomicBool,
+    failing: AtomicU8,
 }
 
 impl Health {
     /// Takes note of how an operation ended.
-    pub(super) fn note<Output>(&self, store: &dyn std::fmt::Display, result: &Result<Output, StoreFailure>) {
+    pub(super) fn note<Output>(
+        &self,
+        ability: Ability,
+        store: &dyn std::fmt::Display,
+        result: &Result<Output, StoreFailure>,
+    ) {
         match result {
             Ok(_) => {
-                if self.note_success() {
+                if self.note_success(ability) {
                     tracing::info!(%store, "the store answers again");
                 }
             }
             Err(failure) => {
-                if self.note_failure() {
+                if self.note_failure(ability) {
                     tracing::warn!(%store, error = %failure, "the store fails; what needs it is answered with 503 until it does not");
                 }
             }
         }
     }
 
-    /// True for the first success after failures.
-    pub(super) fn note_success(&self) -> bool {
-        self.is_failing.load(Ordering::Relaxed) && self.is_failing.swap(false, Ordering::Relaxed)
+    /// True for the first success of what failed. The rest is believed to be mended with it until it fails again: the
+    /// next use of it may be far off, and a store that was away is back.
+    fn note_success(&self, ability: Ability) -> bool {
+        self.is_failing(ability) && self.failing.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// True for the first failure after successes.
-    pub(super) fn note_failure(&self) -> bool {
-        !self.is_failing.swap(true, Ordering::Relaxed)
+    /// True for the first failure while all was well.
+    fn note_failure(&self, ability: Ability) -> bool {
+        self.failing.fetch_or(ability as u8, Ordering::Relaxed) == 0
+    }
+
+    fn is_failing(&self, ability: Ability) -> bool {
+        self.failing.load(Ordering::Relaxed) & ability as u8 != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_is_said_once() {
+        use Ability::{Reading, Writing};
+        let health = Health::default();
+        assert!(!health.note_success(Reading) && !health.note_success(Writing));
+        assert!(health.note_failure(Writing), "full");
+        assert!(!health.note_success(Reading), "that it can be read says nothing about that");
+        assert!(!health.note_failure(Writing) && !health.note_failure(Reading), "it was said");
+        assert!(health.note_success(Reading), "it is back");
+        assert!(!health.note_success(Reading) && !health.note_success(Writing));
+        assert!(health.note_failure(Writing), "but still full");
     }
 }

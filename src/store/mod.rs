@@ -23,6 +23,7 @@ pub mod sweep;
 mod tend;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -37,7 +38,7 @@ use crate::translate::EDITION;
 
 use directory::Usability;
 use fault_point::FaultPoint;
-use health::Health;
+use health::{Ability, Health};
 use layout::Name;
 
 pub use bucket::Bucket;
@@ -70,9 +71,8 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     location: Location,
     metrics: Arc<Metrics>,
-    reading: Arc<Health>,
-    writing: Arc<Health>,
-    soundness: Arc<Health>,
+    health: Arc<Health>,
+    returns_damage: Arc<AtomicBool>,
     written: Arc<tend::Written>,
 }
 
@@ -99,6 +99,27 @@ pub struct Found {
     pub document: Document,
     /// What the store says of its object.
     last_use: SystemTime,
+}
+
+/// What the store holds under the name of a derived document.
+#[derive(Clone, Debug)]
+pub enum Held {
+    /// Nothing: it was never kept here, or cleared away.
+    Nothing,
+    /// Something was kept, and cannot be read any more.
+    Damage,
+    /// The document.
+    Document(Box<Found>),
+}
+
+impl Held {
+    /// The document, where it can be read.
+    pub fn document(self) -> Option<Found> {
+        match self {
+            Self::Document(found) => Some(*found),
+            Self::Nothing | Self::Damage => None,
+        }
+    }
 }
 
 impl Store {
@@ -133,9 +154,8 @@ impl Store {
             objects,
             location: location.clone(),
             metrics: Arc::default(),
-            reading: Arc::default(),
-            writing: Arc::default(),
-            soundness: Arc::default(),
+            health: Arc::default(),
+            returns_damage: Arc::default(),
             written: Arc::default(),
         })
     }
@@ -193,15 +213,19 @@ impl Store {
         Ok(first.map_or(document.bytes, |first| first.bytes))
     }
 
-    /// A derived document of this edition, if it is here and undamaged. One read.
-    pub async fn document(&self, scope: &Scope, derived: &Digest, edition: u32) -> Result<Option<Found>, StoreFailure> {
+    /// A derived document of this edition. One read.
+    pub async fn document(&self, scope: &Scope, derived: &Digest, edition: u32) -> Result<Held, StoreFailure> {
         let path = layout::document(edition, derived, scope);
-        let Some((object, meta)) = self.read(&path).await? else { return Ok(None) };
+        let Some((object, meta)) = self.read(&path).await? else { return Ok(Held::Nothing) };
         let document = Document::from_object(&object).filter(|document| document.is_of(derived, scope));
         // A later edition may say what this one does not understand.
         let is_of_later_edition = edition > EDITION && frame::unwrap(&object).is_some();
         self.note_soundness(&path, document.is_some() || is_of_later_edition);
-        Ok(document.map(|document| Found { document, last_use: meta.last_modified.into() }))
+        Ok(match document {
+            Some(document) => Held::Document(Box::new(Found { document, last_use: meta.last_modified.into() })),
+            None if is_of_later_edition => Held::Nothing,
+            None => Held::Damage,
+        })
     }
 
     /// The recipes of a derived digest within a scope, newest first, at most [`RECIPES_MAX`].
@@ -215,7 +239,7 @@ impl Store {
             let objects = self.objects.list(Some(&folder)).take(RECIPES_LISTED_MAX);
             objects.try_filter(|object| std::future::ready(is_asked_for(object))).try_collect::<Vec<_>>().await
         };
-        let mut found = self.noted(&self.reading, "list recipes", within_time("list recipes", listing).await)?;
+        let mut found = self.noted(Ability::Reading, "list recipes", within_time("list recipes", listing).await)?;
         found.sort_by(|left, right| {
             right.last_modified.cmp(&left.last_modified).then_with(|| left.location.cmp(&right.location))
         });
@@ -345,7 +369,7 @@ impl Store {
         put?;
         // What is there is damaged, or was until this moment: it is worth nothing, so it may be overwritten.
         let replaced = within_time("replace a damaged object", self.put(&path, object)).await;
-        self.noted(&self.writing, "replace", replaced)?;
+        self.noted(Ability::Writing, "replace", replaced)?;
         Ok(None)
     }
 
@@ -386,7 +410,7 @@ impl Store {
             Some(Err(error)) => Err(StoreFailure::new("write", &error)),
             None => Err(StoreFailure::timed_out("write")),
         };
-        self.noted(&self.writing, "write", result)
+        self.noted(Ability::Writing, "write", result)
     }
 
     /// An object; `None` if there is no such object.
@@ -397,22 +421,20 @@ impl Store {
                     let meta = found.meta.clone();
                     found.bytes().await.map(|bytes| Some((bytes, meta)))
                 }
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(object_store::Error::NotFound { source, .. }) if !is_about_the_bucket(&*source) => Ok(None),
                 Err(error) => Err(error),
             }
         };
-        self.noted(&self.reading, "read", within_time("read", read).await)
+        self.noted(Ability::Reading, "read", within_time("read", read).await)
     }
 
     /// Counts what is damaged, and says so where it is the first after sound ones: a store that returns nothing but
     /// garbage would fill the log.
     fn note_soundness(&self, path: &Path, is_sound: bool) {
-        if is_sound {
-            self.soundness.note_success();
-            return;
+        if !is_sound {
+            self.metrics.damaged.inc();
         }
-        self.metrics.damaged.inc();
-        if self.soundness.note_failure() {
+        if !self.returns_damage.swap(!is_sound, Ordering::Relaxed) && !is_sound {
             tracing::warn!(
                 store = %self.location, object = %path,
                 "an object of the store is damaged; documents and recipes are made again when they are needed, and `schemabridge store verify` finds others"
@@ -423,14 +445,20 @@ impl Store {
     /// Counts an operation, and says so where it is the first to fail or the first to succeed again.
     fn noted<Output>(
         &self,
-        health: &Health,
+        ability: Ability,
         operation: &'static str,
         result: Result<Output, StoreFailure>,
     ) -> Result<Output, StoreFailure> {
         self.metrics.count(operation, &result);
-        health.note(&self.location, &result);
+        self.health.note(ability, &self.location, &result);
         result
     }
+}
+
+/// A bucket that is gone answers with the status of an object that is not there, and only the code tells them apart.
+fn is_about_the_bucket(answer: &(dyn std::error::Error + Send + Sync)) -> bool {
+    let words = answer.to_string();
+    ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| words.contains(code))
 }
 
 /// Whether a name was given.
@@ -460,20 +488,33 @@ impl StoreFailure {
         Self { operation, reason: reason.to_owned() }
     }
 
+    /// A document is damaged and no recipe of it can be found: whether it can be served again is not known.
+    pub fn of_damage() -> Self {
+        Self::of(
+            "read a derived document",
+            "it is damaged, and there is no recipe to make it again; pull the tag again",
+        )
+    }
+
     fn timed_out(operation: &'static str) -> Self {
         Self { operation, reason: format!("it did not answer within {} s", OPERATION_TIMEOUT.as_secs()) }
     }
 }
 
 /// What a library says of an error, on one line, cut, and without the queries of URLs: those can hold a signature that
-/// opens the bucket.
+/// opens the bucket. The XML in which a service says why is left as it is.
 fn shown(words: &str) -> String {
-    let words = words.split_whitespace().map(|word| word.split_once('?').map_or(word, |(before, _)| before));
+    let words = words.split_whitespace().map(without_query);
     let mut line = words.collect::<Vec<_>>().join(" ");
     if let Some((end, _)) = line.char_indices().nth(ERROR_CHARACTERS_MAX) {
         line.truncate(end);
     }
     line
+}
+
+fn without_query(word: &str) -> &str {
+    let Some((scheme, rest)) = word.split_once("://") else { return word };
+    rest.find('?').map_or(word, |at| &word[..scheme.len() + "://".len() + at])
 }
 
 /// How long ago that was; nothing for what a clock that was wrong says of the future.

@@ -21,7 +21,7 @@ fn recipe(source: &[u8]) -> Recipe {
 
 async fn kept_bytes(store: &Store, recipe: &Recipe) -> Option<Bytes> {
     let found = store.document(&recipe.scope(), &recipe.derived, recipe.edition).await.unwrap();
-    found.map(|found| found.document.bytes)
+    found.document().map(|found| found.document.bytes)
 }
 
 fn document_file(directory: &std::path::Path, recipe: &Recipe) -> std::path::PathBuf {
@@ -143,7 +143,7 @@ async fn use_is_noted_and_what_others_cleared_away_is_kept_again() {
     for file in &files {
         std::fs::File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
     }
-    let found = store.document(&recipe.scope(), &recipe.derived, 1).await.unwrap().unwrap();
+    let found = store.document(&recipe.scope(), &recipe.derived, 1).await.unwrap().document().unwrap();
     store.note_use_of(&found).await;
     for file in &files {
         let noted = std::fs::metadata(file).unwrap().modified().unwrap();
@@ -185,4 +185,13 @@ async fn what_is_kept_already_need_not_be_written() {
     std::fs::write(&staging, "nothing can be staged").unwrap();
     assert_eq!(store.keep(&kept, "document".into()).await.unwrap(), "document");
     assert!(store.keep(&recipe(b"other source"), "document".into()).await.is_err(), "its recipe is not there");
+}
+
+#[test]
+fn an_error_is_shown_without_what_opens_the_bucket() {
+    let words =
+        "GET https://bucket.example/key?X-Signature=hush\n failed: <?xml version=\"1.0\"?><Code>AccessDenied</Code>";
+    let expected = "GET https://bucket.example/key failed: <?xml version=\"1.0\"?><Code>AccessDenied</Code>";
+    assert_eq!(shown(words), expected);
+    assert_eq!(shown(&"x".repeat(ERROR_CHARACTERS_MAX + 1)).len(), ERROR_CHARACTERS_MAX);
 }

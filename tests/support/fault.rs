@@ -1,13 +1,13 @@
-//! Scripted faults: what the upstream does otherwise than an honest registry, for which requests, how often.
+//! Scripted faults: what a server does otherwise than an honest one, for which requests, how often.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::sync::watch;
 
-use super::upstream::{Recorded, Upstream};
+use super::server::Recorded;
 
 /// An answer before it is sent. What a fault changes.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ impl Answer {
     }
 }
 
-/// A place where the upstream waits until the test says go. Clones are the same gate.
+/// A place where the server waits until the test says go. Clones are the same gate.
 #[derive(Clone)]
 pub struct Gate {
     waiting: Arc<watch::Sender<usize>>,
@@ -93,7 +93,7 @@ impl Gate {
         super::patiently("a held caller to go away", gone.wait_for(|left| *left >= count)).await.unwrap();
     }
 
-    /// The upstream's side: passes when the gate opens; being dropped before that counts as a caller that went away.
+    /// The server's side: passes when the gate opens; being dropped before that counts as a caller that went away.
     pub async fn pass(&self) {
         struct Departure<'a>(&'a Gate, bool);
         impl Drop for Departure<'_> {
@@ -153,7 +153,7 @@ pub fn glob(pattern: &str, text: &str) -> bool {
 /// A fault being written down: `upstream.when("GET", "/v2/app/blobs/*").times(1).reset()`.
 #[must_use = "a fault does nothing until it is told what to do"]
 pub struct When<'a> {
-    upstream: &'a Upstream,
+    rules: &'a Mutex<Vec<Rule>>,
     method: Option<String>,
     pattern: String,
     times: Option<usize>,
@@ -161,9 +161,9 @@ pub struct When<'a> {
 
 impl<'a> When<'a> {
     /// `method` may be `*`; `pattern` is matched against the path without the query.
-    pub fn new(upstream: &'a Upstream, method: &str, pattern: &str) -> Self {
+    pub fn new(rules: &'a Mutex<Vec<Rule>>, method: &str, pattern: &str) -> Self {
         let method = (method != "*").then(|| method.to_owned());
-        Self { upstream, method, pattern: pattern.to_owned(), times: None }
+        Self { rules, method, pattern: pattern.to_owned(), times: None }
     }
 
     /// Only the next `times` requests.
@@ -173,7 +173,8 @@ impl<'a> When<'a> {
     }
 
     fn act(self, act: Act) {
-        self.upstream.add_rule(Rule { method: self.method, pattern: self.pattern, left: self.times, act });
+        let rule = Rule { method: self.method, pattern: self.pattern, left: self.times, act };
+        self.rules.lock().unwrap().push(rule);
     }
 
     /// Changes the honest answer.

@@ -79,6 +79,16 @@ impl Setup {
         self.with_all(move |options| options.shared.edition = edition)
     }
 
+    /// Keeps what outlives the process there.
+    pub fn store_at(self, location: Location) -> Self {
+        self.with_all(|options| options.shared.store = location)
+    }
+
+    /// Keeps what is derived under this name of the upstream.
+    pub fn upstream_name(self, name: &'static str) -> Self {
+        self.with(|options| options.upstream_name = name.to_owned())
+    }
+
     /// Remembers one caller's answer for so long.
     pub fn tag_ttl(self, ttl: Duration) -> Self {
         self.with(move |options| options.tag_ttl = ttl)

@@ -1,6 +1,7 @@
-//! What the promise tests stand on: an upstream registry with scripted faults, test images, a client that sends exactly
+//! What the promise tests stand on: an upstream registry and a bucket with scripted faults, test images, a client that sends exactly
 //! the header lines it is told to, and the gateway started in this process.
 
+pub mod bucket;
 pub mod client;
 pub mod fault;
 pub mod gateway;
@@ -9,6 +10,7 @@ pub mod objects;
 pub mod parents;
 pub mod process;
 pub mod registry;
+pub mod server;
 pub mod upstream;
 
 use std::future::Future;

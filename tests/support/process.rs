@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 
 use super::client::{Client, Reply};
 use super::patiently;
@@ -19,7 +21,8 @@ pub struct Process {
     pub admin: SocketAddr,
     /// What it writes on standard output.
     said: UnboundedReceiver<String>,
-    log: Arc<Mutex<String>>,
+    log: Arc<watch::Sender<String>>,
+    marks: AtomicUsize,
 }
 
 impl Process {
@@ -39,13 +42,13 @@ impl Process {
                 }
             }
         });
-        let log = Arc::new(Mutex::new(String::new()));
+        let log = Arc::new(watch::Sender::new(String::new()));
         let (found, mut addresses) = unbounded_channel();
         let (written, mut lines) = (Arc::clone(&log), BufReader::new(child.stderr.take().unwrap()).lines());
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-                written.lock().unwrap().extend([line.as_str(), "\n"]);
+                written.send_modify(|log| log.extend([line.as_str(), "\n"]));
                 if let (Some(message), Some(address)) = (said["message"].as_str(), said["address"].as_str()) {
                     let _nobody_waits_any_more = found.send((message == "listening", address.to_owned()));
                 }
@@ -55,10 +58,10 @@ impl Process {
         while address.is_none() || admin.is_none() {
             let next = patiently("the gateway's listeners", addresses.recv()).await;
             let (is_gateway, text) =
-                next.unwrap_or_else(|| panic!("it ended before it listened: {}", log.lock().unwrap()));
+                next.unwrap_or_else(|| panic!("it ended before it listened: {}", log.borrow().as_str()));
             *(if is_gateway { &mut address } else { &mut admin }) = Some(text.parse().unwrap());
         }
-        Self { child, address: address.unwrap(), admin: admin.unwrap(), said, log }
+        Self { child, address: address.unwrap(), admin: admin.unwrap(), said, log, marks: AtomicUsize::default() }
     }
 
     /// Waits for the next line on standard output; `None` when there will be none.
@@ -68,12 +71,36 @@ impl Process {
 
     /// What it logged so far.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        self.log.borrow().clone()
+    }
+
+    /// Waits until it has logged this.
+    pub async fn logged(&self, text: &str) {
+        let mut log = self.log.subscribe();
+        patiently(&format!("`{text}` in the log"), log.wait_for(|log| log.contains(text))).await.unwrap();
+    }
+
+    /// How many lines it logged until now whose message begins so. The log is written in order, so what it says of one
+    /// more request comes last.
+    pub async fn lines_logged(&self, message: &str) -> usize {
+        let mark = format!("/mark-{}", self.marks.fetch_add(1, Ordering::Relaxed));
+        self.get(&Client::curl(), &mark).await;
+        self.logged(&mark).await;
+        let log = self.log();
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.filter(|line| line["message"].as_str().is_some_and(|said| said.starts_with(message))).count()
     }
 
     /// What it counted so far, as Prometheus reads it.
     pub async fn metrics(&self) -> String {
         Client::curl().get("/metrics").send(self.admin).await.text()
+    }
+
+    /// What this series stands at; 0 where it was never counted.
+    pub async fn metric(&self, series: &str) -> u64 {
+        let metrics = self.metrics().await;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
     }
 
     /// GET of this target as this client.

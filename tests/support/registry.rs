@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::fault::Answer;
 use super::images::Document;
+use super::server::{Honest, Recorded};
 use super::sha256;
-use super::upstream::Recorded;
 
 /// The query part that an upload's `Location` carries; it must come back byte for byte.
 const UPLOAD_STATE: &str = "_state=a;b%2Fc%3D&_z=~!";
@@ -48,6 +48,21 @@ pub struct Contents {
     pub locations: Locations,
     address: SocketAddr,
     uploads_begun: usize,
+}
+
+impl Honest for Contents {
+    fn answer(&mut self, request: &Recorded) -> Answer {
+        if let Some(bytes) = self.places.get(&request.path) {
+            return ranged(request, Answer::new(200).header("content-type", "application/octet-stream"), bytes);
+        }
+        if request.path == "/token" {
+            return self.token(request);
+        }
+        if let Some(refusal) = self.refusal(request) {
+            return refusal.header("docker-distribution-api-version", "registry/2.0");
+        }
+        self.route(request).header("docker-distribution-api-version", "registry/2.0")
+    }
 }
 
 impl Contents {
@@ -125,20 +140,6 @@ impl Contents {
     /// `user:password`, these form fields. An empty credential is the anonymous caller.
     pub fn issue(&mut self, credential: &str, token: &str) {
         self.door.tokens.insert(credential.to_owned(), token.to_owned());
-    }
-
-    /// The honest answer to a request.
-    pub fn answer(&mut self, request: &Recorded) -> Answer {
-        if let Some(bytes) = self.places.get(&request.path) {
-            return ranged(request, Answer::new(200).header("content-type", "application/octet-stream"), bytes);
-        }
-        if request.path == "/token" {
-            return self.token(request);
-        }
-        if let Some(refusal) = self.refusal(request) {
-            return refusal.header("docker-distribution-api-version", "registry/2.0");
-        }
-        self.route(request).header("docker-distribution-api-version", "registry/2.0")
     }
 
     fn route(&mut self, request: &Recorded) -> Answer {
@@ -376,7 +377,7 @@ fn is_listed(request: &Recorded, content_type: &str) -> bool {
 }
 
 /// One range of `bytes` where the request asks for one that can be read, else all of it.
-fn ranged(request: &Recorded, mut answer: Answer, bytes: &Bytes) -> Answer {
+pub fn ranged(request: &Recorded, mut answer: Answer, bytes: &Bytes) -> Answer {
     let length = bytes.len();
     let range = request.header("range").and_then(|range| range.strip_prefix("bytes=")).and_then(|range| {
         let (first, last) = range.split_once('-')?;
