@@ -34,6 +34,7 @@ pub(super) struct Exchange {
     pub(super) head: Parts,
     /// The body of a request that writes.
     pub(super) body: Option<RequestBody>,
+    /// Who asks the upstream: the gateway where it holds the credentials, whatever the client sent.
     pub(super) caller: Caller,
     pub(super) client: Client,
     pub(super) record: Record,
@@ -47,7 +48,8 @@ impl Exchange {
         let user_agent = head.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes);
         let client = Client::from_headers(accept, user_agent, &options.policy);
         let external_url = options.external_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
-        let caller = Caller::from_headers(&head.headers);
+        let is_held = options.upstream.authentication.is_held();
+        let caller = if is_held { Caller::gateway() } else { Caller::from_headers(&head.headers) };
         Self { caller, client, body, record: Record::default(), neighbour, external_url, head }
     }
 
