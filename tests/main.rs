@@ -11,6 +11,7 @@ mod credentials;
 mod faults;
 mod golden_schema1;
 mod headers;
+mod held_credentials;
 mod hostile;
 mod import_direction;
 mod index_children;
