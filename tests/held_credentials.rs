@@ -132,6 +132,8 @@ mod door {
             assert_eq!(code, "DENIED");
             assert!(text.contains("token service") && text.contains("user name and password"), "{text}");
         }
+        let gateway = self::gateway(&upstream).await;
+        assert_eq!(pull(&gateway).await.status, 200);
         let denial = Answer::error(403, "DENIED", "no").header("www-authenticate", &bearer(&upstream));
         upstream.when("*", "/v2/*").answer(denial);
         let refused = gateway.get(&Client::docker_17(), "/v2/app/tags/list").await;
@@ -367,6 +369,16 @@ mod renewal {
         upstream.contents().revoke_minted();
         let got = gateway.get(&Client::docker_17(), &blob).await;
         assert_eq!((got.status, got.body.as_slice()), (200, &image.config[..]));
+    }
+
+    #[tokio::test]
+    async fn a_write_without_a_body_is_repaired_too() {
+        let (upstream, _) = with_token_service().await;
+        let gateway = gateway(&upstream).await;
+        let begin = Call::new("POST", "/v2/app/blobs/uploads/").body("");
+        assert_eq!(gateway.send(&begin).await.status, 202);
+        upstream.contents().revoke_minted();
+        assert_eq!(gateway.send(&begin).await.status, 202, "{:?}", upstream.lines());
     }
 
     #[tokio::test]

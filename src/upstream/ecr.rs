@@ -6,9 +6,9 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use object_store::ClientOptions;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::HttpRequest;
+use object_store::{ClientOptions, RetryConfig};
 use serde::Deserialize;
 use url::Url;
 
@@ -27,6 +27,9 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// How long one request for the platform's own credentials may take to be connected, and in all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(9);
+/// How often, and for how long, such a request is tried again.
+const RETRIES_MAX: usize = 2;
+const RETRY_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a token is good at most, and where the API does not say.
 const TOKEN_LIFE_MAX: Duration = Duration::from_secs(12 * 3600);
 
@@ -66,7 +69,8 @@ impl Ecr {
             None => own_endpoint(region).parse().map_err(|error: url::ParseError| error.to_string())?,
         };
         let client = ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(REQUEST_TIMEOUT);
-        let mut builder = AmazonS3Builder::new().with_client_options(client);
+        let retries = RetryConfig { max_retries: RETRIES_MAX, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
+        let mut builder = AmazonS3Builder::new().with_client_options(client).with_retry(retries);
         for (name, value) in settings {
             // The platform has variables for many other programs too.
             if let Ok(key) = name.parse::<AmazonS3ConfigKey>() {

@@ -6,7 +6,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, Response, StatusCode};
 use moka::sync::Cache;
 use serde_json::Value;
@@ -65,10 +66,11 @@ impl Login {
         self.door.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn learn(&self, headers: &HeaderMap) {
-        if let Some(door) = Door::of(headers) {
-            *self.door.write().unwrap_or_else(PoisonError::into_inner) = Some(door);
-        }
+    /// The door that a 401 describes, or the one that is known where it describes none.
+    fn learn(&self, headers: &HeaderMap) -> Option<Door> {
+        let Some(door) = Door::of(headers) else { return self.door() };
+        *self.door.write().unwrap_or_else(PoisonError::into_inner) = Some(door.clone());
+        Some(door)
     }
 }
 
@@ -108,11 +110,16 @@ impl Upstream {
 
     /// Sends a client's request with the gateway's credentials. A body that arrives while it is sent cannot be sent
     /// twice, so what writes learns first what the upstream wants.
-    pub(super) async fn forward_logged_in(&self, request: ForwardRequest) -> Result<Response<reqwest::Body>, Failure> {
+    pub(super) async fn forward_logged_in(
+        &self,
+        mut request: ForwardRequest,
+    ) -> Result<Response<reqwest::Body>, Failure> {
+        request.forget_empty_stream();
         let scope = Scope::of(&request.method, &request.path, request.query.as_deref());
         let is_read_only = matches!(request.method, Method::GET | Method::HEAD);
         if !is_read_only && self.login.door().is_none() {
-            self.ping(&Caller::default()).await.map(|head| self.login.learn(&head.headers))?;
+            let head = self.ping(&Caller::default()).await?;
+            self.login.learn(&head.headers);
         }
         let first = self.logged_in(&scope).await?;
         let again = request.again();
@@ -128,7 +135,7 @@ impl Upstream {
 
     /// A caller with what the upstream is known to want for this.
     async fn logged_in(&self, scope: &Scope) -> Result<Caller, Failure> {
-        self.authorization(scope, None).await.map(Caller::new)
+        self.authorization(self.login.door(), scope, None).await.map(Caller::new)
     }
 
     /// A caller that may fare better than the one that was answered so; none if nobody would.
@@ -138,13 +145,13 @@ impl Upstream {
         refused: &Caller,
         answer: &Response<reqwest::Body>,
     ) -> Result<Option<Caller>, Failure> {
-        match answer.status() {
+        let door = match answer.status() {
             StatusCode::UNAUTHORIZED => self.login.learn(answer.headers()),
             // Amazon ECR says so that a token is over.
-            StatusCode::FORBIDDEN if refused.authorization().is_some() => {}
+            StatusCode::FORBIDDEN if refused.authorization().is_some() => self.login.door(),
             _ => return Ok(None),
-        }
-        let next = self.authorization(scope, refused.authorization()).await?;
+        };
+        let next = self.authorization(door, scope, refused.authorization()).await?;
         Ok((next.as_ref() != refused.authorization()).then(|| Caller::new(next)))
     }
 
@@ -163,13 +170,14 @@ impl Upstream {
         Failure::Denied { by, status, shown: self.login.credentials.words() }
     }
 
-    /// What to send for this; another than `refused` if there is another.
+    /// What to send for this at such a door; another than `refused` if there is another.
     async fn authorization(
         &self,
+        door: Option<Door>,
         scope: &Scope,
         refused: Option<&HeaderValue>,
     ) -> Result<Option<HeaderValue>, Failure> {
-        let Some(door) = self.login.door() else { return Ok(None) };
+        let Some(door) = door else { return Ok(None) };
         let credentials = &self.login.credentials;
         let credential = credentials.current(&self.transport).await?;
         let shown = match (&door, &credential) {
@@ -255,11 +263,19 @@ impl Upstream {
         }
         let retry_after = headers.get(RETRY_AFTER).map(|value| (RETRY_AFTER, value.clone()));
         let headers = retry_after.into_iter().collect();
-        Failure::Refused(Box::new(Refusal { status: *status, headers, body: bytes::Bytes::new() }))
+        Failure::Refused(Box::new(Refusal { status: *status, headers, body: Bytes::new() }))
     }
 }
 
 impl ForwardRequest {
+    /// A body without bytes, as that of a POST that begins an upload, can be sent twice.
+    fn forget_empty_stream(&mut self) {
+        let is_empty = self.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+        if is_empty && matches!(self.body, Some(RequestBody::Streamed(_))) {
+            self.body = Some(RequestBody::Whole(Bytes::new()));
+        }
+    }
+
     /// The same once more, where its body can be sent twice.
     fn again(&self) -> Option<Self> {
         let body = match &self.body {
