@@ -1,5 +1,5 @@
-//! Where the gateway holds the credentials, clients need none: it logs in to the upstream by itself, asks for no more than
-//! it needs, and shows what it holds to nobody else.
+//! Where the gateway holds the credentials, clients need none: it logs in to the upstream by itself, asks for no more
+//! than it needs, and shows what it holds to nobody else.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -128,6 +128,7 @@ mod door {
             assert_eq!((refused.status, refused.header("www-authenticate")), (403, None), "{target}");
             words.push(refused.error());
         }
+        assert_eq!(upstream.requests_to("*", "/token").len(), 1, "a wrong password is not tried again and again");
         for (code, text) in words {
             assert_eq!(code, "DENIED");
             assert!(text.contains("token service") && text.contains("user name and password"), "{text}");
@@ -303,6 +304,17 @@ mod scope {
         assert_eq!(lines[..2], ["GET /v2/", "GET /token"]);
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert_eq!(upstream.requests()[2].body.len(), 200_000);
+    }
+
+    #[tokio::test]
+    async fn an_open_door_is_looked_at_once() {
+        let (upstream, _) = upstream().await;
+        let gateway = gateway(&upstream).await;
+        for _ in 0..3 {
+            let begun = gateway.send(&Call::new("POST", "/v2/app/blobs/uploads/").body("")).await;
+            assert_eq!(begun.status, 202, "{}", begun.text());
+        }
+        assert_eq!(upstream.requests_to("GET", "/v2/").len(), 1, "{:?}", upstream.lines());
     }
 
     /// The same realm, service and scope, and still another upstream, or other credentials.

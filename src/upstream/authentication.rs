@@ -26,8 +26,8 @@ pub enum Authentication {
         /// The password.
         password: Secret,
     },
-    /// What docker's `config.json`, or podman's `auth.json`, has for the upstream's host and port: its `credHelpers`, else
-    /// its `credsStore`, else its `auths`. A file that is absent or does not name the upstream makes it anonymous.
+    /// What docker's `config.json`, or podman's `auth.json`, has for the upstream's host and port: its `credHelpers`,
+    /// else its `credsStore`, else its `auths`. A file that is absent or does not name the upstream makes it anonymous.
     DockerConfig {
         /// The file, read again when it changes.
         file: PathBuf,
@@ -42,8 +42,9 @@ pub enum Authentication {
         search_path: Option<OsString>,
     },
     /// What a command prints: it gets the upstream's host and port on its input, and prints either
-    /// `{"Username": "…", "Secret": "…"}`, as docker's credential helpers do with the argument `get`, or `{"Token": "…"}`,
-    /// a bearer token for the registry itself. The user name `<token>` says that the secret is an identity token.
+    /// `{"Username": "…", "Secret": "…"}`, as docker's credential helpers do with the argument `get`, or
+    /// `{"Token": "…"}`, a bearer token for the registry itself. The user name `<token>` says that the secret is an
+    /// identity token.
     Exec {
         /// The program.
         command: PathBuf,
@@ -58,8 +59,8 @@ pub enum Authentication {
         region: String,
         /// The URL of the ECR API, where it is not Amazon's own.
         endpoint: Option<Url>,
-        /// What the platform's usual variables (`AWS_…`) say, by their names in lower case. Some are secret. Without any
-        /// the machine's own role is asked for.
+        /// What the platform's usual variables (`AWS_…`) say, by their names in lower case. Some are secret. Without
+        /// any, the machine's own role is asked for.
         settings: Vec<(String, String)>,
     },
 }

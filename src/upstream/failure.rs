@@ -137,8 +137,8 @@ impl Failure {
         }
     }
 
-    /// The status of the upstream's refusal, if it answered at all. Where it wants other credentials of the gateway, that
-    /// is a denial: no client can do anything about it.
+    /// The status of the upstream's refusal, if it answered at all. Where it wants other credentials of the gateway,
+    /// that is a denial: no client can do anything about it.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Refused(refusal) => Some(refusal.status),

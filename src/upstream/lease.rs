@@ -13,8 +13,8 @@ use super::Failure;
 /// After how long a renewal that failed is tried again while the old value still holds.
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long after one refusal another one does not renew: who asks for what is denied again and again does not make the
-/// gateway log in again and again.
+/// How long after one refusal another one does not renew: who asks for what is denied again and again does not make
+/// the gateway log in again and again. Registries lock accounts for that.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(10);
 
 /// A value, and for how long.
@@ -150,13 +150,15 @@ impl<Value: Clone + PartialEq> Lease<Value> {
         Some((held.value.clone(), age))
     }
 
-    /// What a renewal that ended after `asked` brought: it ran while the asker waited.
+    /// What a renewal that ended after `asked` brought: it ran while the asker waited. A denial holds a little longer.
     fn brought_since(&self, asked: Instant) -> Option<Result<Value, Failure>> {
         let state = self.state();
         if let Some(held) = state.held.as_ref().filter(|held| held.since > asked) {
             return Some(Ok(held.value.clone()));
         }
-        let (_, failure) = state.failed.as_ref().filter(|(failed, _)| *failed > asked)?;
+        let (_, failure) = state.failed.as_ref().filter(|(failed, failure)| {
+            *failed > asked || (matches!(failure, Failure::Denied { .. }) && failed.elapsed() < REFUSAL_PAUSE)
+        })?;
         let held = state.held.as_ref().filter(|held| held.holds(Instant::now()));
         Some(held.map_or_else(|| Err(failure.clone()), |held| Ok(held.value.clone())))
     }
@@ -239,5 +241,18 @@ mod tests {
         tokio::time::advance(REFUSAL_PAUSE).await;
         assert_eq!(lease.another_than(&1, lasting(2, MINUTE)).await.unwrap(), 2);
         assert_eq!(lease.another_than(&1, lasting(3, MINUTE)).await.unwrap(), 2, "somebody else renewed it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_denial_is_not_asked_for_again_at_once() {
+        let denied = || {
+            let (by, shown) = ("somebody".to_owned(), "something".to_owned());
+            ready(Err(Failure::Denied { by, status: http::StatusCode::UNAUTHORIZED, shown }))
+        };
+        let lease = Lease::default();
+        assert!(lease.get(denied()).await.is_err());
+        assert!(lease.get(lasting(1, MINUTE)).await.is_err(), "asked for a moment ago");
+        tokio::time::advance(REFUSAL_PAUSE).await;
+        assert_eq!(lease.get(lasting(1, MINUTE)).await.unwrap(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Logging in to the upstream with the credentials that the gateway holds (distribution-spec, "token authentication").
 //!
-//! What the upstream's challenge said is remembered, so that all but the first request come with what it wants. A refusal
-//! renews what was refused and tries once more; then it is final.
+//! What the upstream's challenge said is remembered, so that all but the first request come with what it wants. A
+//! refusal renews what was refused and tries once more; then it is final.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -31,8 +31,8 @@ const TOKEN_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Who asks, for token services that keep a record of it.
 const CLIENT_ID: &str = "schemabridge";
 
-/// What the gateway knows of one upstream's door. Belongs to that upstream alone: the same realm behind another one gives
-/// other tokens.
+/// What the gateway knows of one upstream's door. Belongs to that upstream alone: the same realm behind another one
+/// gives other tokens.
 pub(super) struct Login {
     credentials: Credentials,
     door: RwLock<Option<Door>>,
@@ -42,8 +42,13 @@ pub(super) struct Login {
 /// What the upstream's last challenge asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Door {
+    /// Nothing, so far.
+    Open,
     Basic,
-    Bearer { realm: String, service: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -69,8 +74,12 @@ impl Login {
     /// The door that a 401 describes, or the one that is known where it describes none.
     fn learn(&self, headers: &HeaderMap) -> Option<Door> {
         let Some(door) = Door::of(headers) else { return self.door() };
-        *self.door.write().unwrap_or_else(PoisonError::into_inner) = Some(door.clone());
+        self.remember(door.clone());
         Some(door)
+    }
+
+    fn remember(&self, door: Door) {
+        *self.door.write().unwrap_or_else(PoisonError::into_inner) = Some(door);
     }
 }
 
@@ -118,8 +127,7 @@ impl Upstream {
         let scope = Scope::of(&request.method, &request.path, request.query.as_deref());
         let is_read_only = matches!(request.method, Method::GET | Method::HEAD);
         if !is_read_only && self.login.door().is_none() {
-            let head = self.ping(&Caller::default()).await?;
-            self.login.learn(&head.headers);
+            self.look_at_the_door().await?;
         }
         let first = self.logged_in(&scope).await?;
         let again = request.again();
@@ -131,6 +139,15 @@ impl Upstream {
             }
             _ => self.admitted(answer),
         }
+    }
+
+    /// Learns from the base endpoint what the upstream wants.
+    async fn look_at_the_door(&self) -> Result<(), Failure> {
+        let head = self.ping(&Caller::default()).await?;
+        if self.login.learn(&head.headers).is_none() && head.status == StatusCode::OK {
+            self.login.remember(Door::Open);
+        }
+        Ok(())
     }
 
     /// A caller with what the upstream is known to want for this.
@@ -181,6 +198,7 @@ impl Upstream {
         let credentials = &self.login.credentials;
         let credential = credentials.current(&self.transport).await?;
         let shown = match (&door, &credential) {
+            (Door::Open, _) => None,
             (Door::Bearer { .. }, Credential::Bearer(_)) | (Door::Basic, _) => credential.header(),
             (Door::Bearer { realm, service }, _) => {
                 let token = self.token(realm, service.as_deref(), scope, &credential, refused).await;

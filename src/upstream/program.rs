@@ -15,8 +15,8 @@ pub(super) struct Printed {
     pub(super) output: Vec<u8>,
 }
 
-/// Runs a program to its end with `input`. It dies with the future; what it writes to its error output is dropped, for it
-/// may hold a secret.
+/// Runs a program to its end with `input`. It dies with the future. What it writes to its error output is dropped, for
+/// it may hold a secret.
 pub(super) async fn run(program: &Path, arguments: &[String], input: &str) -> std::io::Result<Printed> {
     let mut child = tokio::process::Command::new(program)
         .args(arguments)
