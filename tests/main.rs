@@ -12,6 +12,7 @@ mod editions;
 mod faults;
 mod golden_schema1;
 mod headers;
+mod held_credentials;
 mod hostile;
 mod import_direction;
 mod index_children;

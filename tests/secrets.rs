@@ -18,13 +18,13 @@ use crate::support::upstream::Upstream;
 const TAGGED: &str = "/v2/app/manifests/latest";
 
 /// A secret that no other place holds; its blank, plus and slash read differently in each encoding.
-fn secret(place: &str) -> String {
+pub fn secret(place: &str) -> String {
     let number = RandomState::new().build_hasher().finish();
     format!("{place} {number:016x}+/{number:x}")
 }
 
 /// Everything that a line of the log, an error or a file must not contain.
-fn disguises(secret: &str) -> Vec<Vec<u8>> {
+pub fn disguises(secret: &str) -> Vec<Vec<u8>> {
     let mut disguises = vec![secret.to_owned(), HEXLOWER.encode(secret.as_bytes())];
     let percent: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     disguises.extend([percent.replace('+', "%20"), percent.to_lowercase(), percent]);
@@ -40,12 +40,12 @@ fn disguises(secret: &str) -> Vec<Vec<u8>> {
     disguises.into_iter().map(String::into_bytes).collect()
 }
 
-fn holds(haystack: &[u8], needle: &[u8]) -> bool {
+pub fn holds(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(pub Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use clap::Args;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
-use http::{Request, Response, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use serde::Serialize;
 use url::Url;
@@ -22,8 +22,7 @@ use crate::image::manifest::{Content, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository};
 use crate::negotiate::clients::{KNOWN, KnownClient};
-use crate::upstream::credentials::from_docker_config;
-use crate::upstream::{Caller, DOCKER_CONTENT_DIGEST, Failure as UpstreamFailure, Upstream};
+use crate::upstream::{Authentication, Caller, DOCKER_CONTENT_DIGEST, Upstream};
 
 use super::{Failure, print};
 
@@ -109,11 +108,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 async fn explain(arguments: &Arguments) -> Result<Explanation, Failure> {
     let Image { repository, tag } = &arguments.image;
     let arguments_in_memory = GatewayArguments { store: StoreArguments::memory(), ..arguments.gateway.clone() };
-    let options = arguments_in_memory.options(&File::default())?;
-    let (first, _) = options.site.upstreams.first().ok_or(Unusable::NoUpstream)?;
+    let mut options = arguments_in_memory.options(&File::default())?;
+    let (first, _) = options.site.upstreams.first_mut().ok_or(Unusable::NoUpstream)?;
+    if first.upstream.authentication == Authentication::Passthrough {
+        first.upstream.authentication = dockers_own();
+    }
     let url = first.upstream.url.clone();
     let registry = Upstream::new(first.upstream.clone())?;
-    let caller = log_in(&registry, arguments).await?;
+    let caller = Caller::gateway();
+    if let Err(failure) = registry.resolve(&caller, repository, &tag.parse()?).await {
+        return Err(format!("cannot see {repository}:{tag} at {}: {failure}", registry.authority()).into());
+    }
     let gateway = Service::start(options)?;
     let mut explanation = Explanation {
         image: format!("{repository}:{tag}"),
@@ -124,7 +129,7 @@ async fn explain(arguments: &Arguments) -> Result<Explanation, Failure> {
         clients: Vec::new(),
     };
     for client in KNOWN {
-        let request = request_of(client, &format!("/v2/{repository}/manifests/{tag}"), &caller)?;
+        let request = request_of(client, &format!("/v2/{repository}/manifests/{tag}"))?;
         let response = gateway.answer(request, SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await;
         let outcome = response.extensions().get::<Outcome>().cloned().unwrap_or_default();
         explanation.stored = explanation.stored.or(outcome.stored);
@@ -154,39 +159,19 @@ fn children(stored: &Manifest) -> Vec<Child> {
     index.manifests.iter().map(child).collect()
 }
 
-/// A caller whom the upstream lets see the image, by docker's own credentials for it.
-async fn log_in(upstream: &Upstream, arguments: &Arguments) -> Result<Caller, Failure> {
-    let reference: Reference = arguments.image.tag.parse()?;
-    let basic = match config::docker_config() {
-        Some(file) => from_docker_config(&file, &upstream.authority()).await?,
-        None => Caller::default(),
-    };
-    let ask = async |caller: &Caller| upstream.resolve(caller, &arguments.image.repository, &reference).await;
-    let refusal = match ask(&basic).await {
-        Err(UpstreamFailure::Refused(refusal)) if refusal.status == StatusCode::UNAUTHORIZED => refusal,
-        Err(failure) => return Err(in_words(upstream, arguments, &failure).into()),
-        Ok(_) => return Ok(basic),
-    };
-    let bearer = upstream.token_for(&refusal, &basic).await?.unwrap_or(basic);
-    match ask(&bearer).await {
-        Ok(_) => Ok(bearer),
-        Err(failure) => Err(in_words(upstream, arguments, &failure).into()),
-    }
+/// Nobody calls here whose credentials could be passed through, so docker's own are used.
+fn dockers_own() -> Authentication {
+    let file = config::docker_config();
+    file.map_or(Authentication::Anonymous, |file| Authentication::DockerConfig { file, search_path: None })
 }
 
-fn in_words(upstream: &Upstream, arguments: &Arguments, failure: &UpstreamFailure) -> String {
-    let Image { repository, tag } = &arguments.image;
-    format!("cannot see {repository}:{tag} at {}: {failure}", upstream.authority())
-}
-
-fn request_of(client: &KnownClient, path: &str, caller: &Caller) -> Result<Request<Empty<Bytes>>, Failure> {
+fn request_of(client: &KnownClient, path: &str) -> Result<Request<Empty<Bytes>>, Failure> {
     let mut request = Request::builder().uri(path).body(Empty::new())?;
     let headers = request.headers_mut();
     for line in client.accept {
         headers.append(ACCEPT, HeaderValue::from_static(line));
     }
     headers.extend(client.user_agent.map(|text| (USER_AGENT, HeaderValue::from_static(text))));
-    headers.extend(caller.authorization().map(|value| (AUTHORIZATION, value.clone())));
     Ok(request)
 }
 

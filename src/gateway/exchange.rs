@@ -35,6 +35,7 @@ pub(super) struct Exchange {
     pub(super) head: Parts,
     /// The body of a request that writes.
     pub(super) body: Option<RequestBody>,
+    /// Who asks the upstream: the gateway where it holds the credentials, whatever the client sent.
     pub(super) caller: Caller,
     pub(super) client: Client,
     pub(super) record: Record,
@@ -58,6 +59,7 @@ impl Exchange {
         let client = Client::from_headers(accept, user_agent, &options.policy);
         let external_url = options.external_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
         let caller = match routed.credentials {
+            _ if options.upstream.authentication.is_held() => Caller::gateway(),
             Credentials::Upstreams => Caller::from_headers(&head.headers),
             Credentials::Others => Caller::default(),
         };

@@ -93,6 +93,7 @@ impl Fault {
                 Failure::Refused(refusal) => refusal.status,
                 Failure::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
                 Failure::UnforwardableQuery => StatusCode::BAD_REQUEST,
+                Failure::Denied { .. } => StatusCode::FORBIDDEN,
                 Failure::Unexpected { .. }
                 | Failure::Unreachable { .. }
                 | Failure::WrongBytes { .. }
@@ -100,7 +101,8 @@ impl Fault {
                 | Failure::Coded { .. }
                 | Failure::TooLarge { .. }
                 | Failure::RedirectRefused { .. }
-                | Failure::RealmRefused { .. } => StatusCode::BAD_GATEWAY,
+                | Failure::RealmRefused { .. }
+                | Failure::NoCredentials { .. } => StatusCode::BAD_GATEWAY,
             },
             Self::Refused(_) | Self::Unacceptable(_) | Self::Malformed(_) | Self::LegacyRefusal(_) => {
                 StatusCode::NOT_ACCEPTABLE

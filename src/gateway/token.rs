@@ -18,7 +18,7 @@ use super::{ChallengeMode, Gateway};
 impl Gateway {
     /// Relays a token request to the realm that the upstream itself names; the request has no say in where it goes.
     pub(super) async fn answer_token(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
-        if self.options.challenge == ChallengeMode::Pass {
+        if self.options.challenge == ChallengeMode::Pass || exchange.caller.is_gateway() {
             return Err(Fault::NotFound);
         }
         let (method, parameters) = match exchange.head.method {

@@ -11,10 +11,21 @@ use sha2::{Digest as _, Sha256};
 /// as no credentials, because registries answer it with 401 where they would serve an anonymous caller.
 const EMPTY_BASIC: &str = "Og==";
 
-/// A caller of the upstream: the credentials that a client sent, or none.
-#[derive(Clone, Default)]
-pub struct Caller {
-    authorization: Option<HeaderValue>,
+/// A caller of the upstream: a client with the credentials that it sent, or none; or the gateway itself.
+#[derive(Clone)]
+pub struct Caller(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Client(Option<HeaderValue>),
+    Gateway,
+}
+
+/// Nobody in particular.
+impl Default for Caller {
+    fn default() -> Self {
+        Self(Kind::Client(None))
+    }
 }
 
 impl Caller {
@@ -30,29 +41,46 @@ impl Caller {
             value.set_sensitive(true);
             value
         });
-        Self { authorization }
+        Self(Kind::Client(authorization))
     }
 
-    /// The header to send, if any. It is marked sensitive and does not print.
+    /// The gateway itself, with the credentials that it holds for whichever upstream it asks.
+    pub const fn gateway() -> Self {
+        Self(Kind::Gateway)
+    }
+
+    /// Whether this is the gateway itself.
+    pub const fn is_gateway(&self) -> bool {
+        matches!(self.0, Kind::Gateway)
+    }
+
+    /// The header that a client sent, if any. It is marked sensitive and does not print.
     pub const fn authorization(&self) -> Option<&HeaderValue> {
-        self.authorization.as_ref()
+        match &self.0 {
+            Kind::Client(authorization) => authorization.as_ref(),
+            Kind::Gateway => None,
+        }
     }
 
     /// A key that tells callers apart without holding their credentials: a hash of them under a key of this process.
-    /// Callers without credentials share one.
+    /// Callers without credentials share one, and the gateway has one.
     pub fn fingerprint(&self, process_key: &[u8; 32]) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(process_key);
-        if let Some(value) = &self.authorization {
-            hash.update(b"\x01");
-            hash.update(value.as_bytes());
+        match &self.0 {
+            Kind::Client(None) => {}
+            Kind::Client(Some(value)) => {
+                hash.update(b"\x01");
+                hash.update(value.as_bytes());
+            }
+            Kind::Gateway => hash.update(b"\x02"),
         }
         hash.finalize().into()
     }
 
     /// How long the credentials stay good after `now`, where they are a JSON web token that says so.
     pub fn remaining_life(&self, now: SystemTime) -> Option<Duration> {
-        let text = self.authorization.as_ref()?.to_str().ok()?;
+        let text = self.authorization()?.to_str().ok()?;
         let (scheme, token) = text.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
@@ -72,7 +100,11 @@ struct Claims {
 
 impl fmt::Debug for Caller {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(if self.authorization.is_some() { "Caller([redacted])" } else { "Caller(anonymous)" })
+        formatter.write_str(match &self.0 {
+            Kind::Client(Some(_)) => "Caller([redacted])",
+            Kind::Client(None) => "Caller(anonymous)",
+            Kind::Gateway => "Caller(gateway)",
+        })
     }
 }
 
@@ -123,5 +155,7 @@ mod tests {
         assert_eq!(caller("Basic dTpw").fingerprint(&key), caller("Basic dTpw").fingerprint(&key));
         assert_ne!(caller("Basic dTpw").fingerprint(&key), Caller::default().fingerprint(&key));
         assert_ne!(caller("Basic dTpw").fingerprint(&key), caller("Basic dTpw").fingerprint(&[8; 32]));
+        assert_eq!(Caller::gateway().fingerprint(&key), Caller::gateway().fingerprint(&key));
+        assert_ne!(Caller::gateway().fingerprint(&key), Caller::default().fingerprint(&key));
     }
 }

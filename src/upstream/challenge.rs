@@ -38,6 +38,11 @@ impl Challenge {
         self.scheme.eq_ignore_ascii_case("bearer")
     }
 
+    /// The scheme is `Basic`, in any case.
+    pub fn is_basic(&self) -> bool {
+        self.scheme.eq_ignore_ascii_case("basic")
+    }
+
     /// The value of a parameter; `name` in lower case.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())

@@ -72,6 +72,24 @@ pub enum Failure {
         /// What is wrong with the realm, and which setting would allow it.
         reason: String,
     },
+    /// The upstream, or its token service, does not take the credentials that the gateway holds.
+    #[error("{by} answered {status} to {shown}; look at the authentication of this upstream")]
+    Denied {
+        /// Who refuses, by host and port.
+        by: String,
+        /// How it answered.
+        status: StatusCode,
+        /// Which credentials it was shown, in words that hold no secret.
+        shown: String,
+    },
+    /// The credentials that the gateway should hold cannot be had.
+    #[error("{source_of} cannot be had: {reason}; look at the authentication of this upstream")]
+    NoCredentials {
+        /// Where they should come from, in words that hold no secret.
+        source_of: String,
+        /// What is wrong there.
+        reason: String,
+    },
     /// The query cannot be passed on without changing its bytes.
     #[error("the query holds characters that a URL must escape")]
     UnforwardableQuery,
@@ -114,14 +132,17 @@ impl Failure {
             Self::RealmRefused { reason } => {
                 format!("the token realm of the registry {authority} was not asked: {reason}")
             }
-            Self::UnforwardableQuery => self.to_string(),
+            Self::NoCredentials { .. } => format!("the gateway cannot log in to the registry {authority}: {self}"),
+            Self::Denied { .. } | Self::UnforwardableQuery => self.to_string(),
         }
     }
 
-    /// The status of the upstream's refusal, if it answered at all.
+    /// The status of the upstream's refusal, if it answered at all. Where it wants other credentials of the gateway,
+    /// that is a denial: no client can do anything about it.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Refused(refusal) => Some(refusal.status),
+            Self::Denied { .. } => Some(StatusCode::FORBIDDEN),
             _ => None,
         }
     }

@@ -4,14 +4,21 @@
 //! [`Upstream::fetch_manifest`] and [`Upstream::fetch_blob`] collect small documents, capped and checked against their
 //! digest, and [`Upstream::forward`] streams anything else.
 
+pub mod authentication;
 pub mod body;
 pub mod caller;
 pub mod challenge;
-pub mod credentials;
+mod credentials;
+mod docker_config;
+mod ecr;
 pub mod failure;
 pub mod headers;
+mod lease;
+mod login;
+mod program;
 mod redirect;
 pub mod route;
+mod scope;
 pub mod token;
 mod transport;
 
@@ -27,11 +34,13 @@ use crate::image::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository};
 
+pub use authentication::{Authentication, Secret};
 pub use body::StreamedBody;
 use body::UploadBody;
 pub use caller::Caller;
 pub use failure::{Failure, Refusal};
 use redirect::OwnRequest;
+use scope::Scope;
 pub use token::{DOCKER_HUB_HOSTS, is_docker_hub};
 
 /// The header in which a registry names the digest of a manifest.
@@ -66,6 +75,10 @@ pub struct Options {
     pub token_realms: Vec<Url>,
     /// Whether the proxies named by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are used.
     pub proxy: ProxyUse,
+    /// Whose credentials the upstream is shown. Default those of each caller.
+    pub authentication: Authentication,
+    /// How long the gateway's own credentials may take to be had: a file, a program, a cloud. Default 20 s.
+    pub credentials_timeout: Duration,
 }
 
 /// Where connections go first.
@@ -88,6 +101,8 @@ impl Options {
             document_timeout: Duration::from_secs(60),
             token_realms: Vec::new(),
             proxy: ProxyUse::Environment,
+            authentication: Authentication::Passthrough,
+            credentials_timeout: Duration::from_secs(20),
         }
     }
 }
@@ -97,9 +112,10 @@ pub struct Upstream {
     options: Options,
     transport: transport::Transport,
     realm: token::RealmMemory,
+    login: login::Login,
 }
 
-/// Why an [`Upstream`] cannot be made: the TLS settings of this machine are unusable.
+/// Why an [`Upstream`] cannot be made: the TLS settings of this machine, or those of its credentials, are unusable.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot prepare the connection to {url}: {reason}")]
 pub struct UnusableUpstream {
@@ -141,9 +157,10 @@ pub enum RequestBody {
 impl Upstream {
     /// A client for this registry. Nothing is dialled until the first request.
     pub fn new(options: Options) -> Result<Self, UnusableUpstream> {
-        let transport = transport::Transport::new(&options)
-            .map_err(|reason| UnusableUpstream { url: options.url.to_string(), reason })?;
-        Ok(Self { options, transport, realm: token::RealmMemory::default() })
+        let unusable = |reason| UnusableUpstream { url: options.url.to_string(), reason };
+        let transport = transport::Transport::new(&options).map_err(unusable)?;
+        let login = login::Login::new(&options).map_err(unusable)?;
+        Ok(Self { options, transport, realm: token::RealmMemory::default(), login })
     }
 
     /// The registry's URL.
@@ -168,11 +185,11 @@ impl Upstream {
         reference: &Reference,
     ) -> Result<Resolved, Failure> {
         let url = self.manifest_url(repository, reference.as_str());
-        let answer = self.ask_for_manifest(Method::HEAD, url.clone(), caller).await?;
+        let answer = self.ask_for_manifest(Method::HEAD, url.clone(), caller, repository).await?;
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
-                return self.resolve_by_get(caller, url, reference).await;
+                return self.resolve_by_get(caller, url, repository, reference).await;
             }
             _ => return Err(self.refused(answer).await),
         }
@@ -184,12 +201,18 @@ impl Upstream {
             }
             (Some(digest), _) => Ok(Resolved { digest, bytes: None }),
             (None, Reference::Digest(digest)) => Ok(Resolved { digest: digest.clone(), bytes: None }),
-            (None, Reference::Tag(_)) => self.resolve_by_get(caller, url, reference).await,
+            (None, Reference::Tag(_)) => self.resolve_by_get(caller, url, repository, reference).await,
         }
     }
 
-    async fn resolve_by_get(&self, caller: &Caller, url: Url, reference: &Reference) -> Result<Resolved, Failure> {
-        let answer = self.ask_for_manifest(Method::GET, url, caller).await?;
+    async fn resolve_by_get(
+        &self,
+        caller: &Caller,
+        url: Url,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Resolved, Failure> {
+        let answer = self.ask_for_manifest(Method::GET, url, caller, repository).await?;
         if answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
@@ -228,7 +251,7 @@ impl Upstream {
         method: Method,
     ) -> Result<http::Response<StreamedBody>, Failure> {
         let url = self.manifest_url(repository, digest.as_str());
-        let answer = self.ask_for_manifest(method, url, caller).await?;
+        let answer = self.ask_for_manifest(method, url, caller, repository).await?;
         if answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
@@ -249,7 +272,7 @@ impl Upstream {
     ) -> Result<Bytes, Failure> {
         let url = self.endpoint(&format!("/v2/{repository}/blobs/{digest}"), None);
         let request = OwnRequest { method: Method::GET, url, caller, accept: None };
-        let answer = redirect::follow(&self.transport, request).await?;
+        let answer = self.ask(request, Scope::pull(repository)).await?;
         if answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
@@ -265,7 +288,7 @@ impl Upstream {
     pub async fn ping(&self, caller: &Caller) -> Result<http::response::Parts, Failure> {
         let url = self.endpoint("/v2/", None);
         let request = OwnRequest { method: Method::GET, url, caller, accept: None };
-        let asked = tokio::time::timeout(PING_TIMEOUT, redirect::follow(&self.transport, request)).await;
+        let asked = tokio::time::timeout(PING_TIMEOUT, self.ask(request, Scope::none())).await;
         let answer = asked.unwrap_or(Err(Failure::TimedOut { seconds: PING_TIMEOUT.as_secs() }))?;
         let (head, _) = answer.into_parts();
         self.realm.learn(head.status, &head.headers);
@@ -278,6 +301,20 @@ impl Upstream {
         caller: &Caller,
         request: ForwardRequest,
     ) -> Result<http::Response<StreamedBody>, Failure> {
+        let answer = if caller.is_gateway() {
+            Box::pin(self.forward_logged_in(request)).await?
+        } else {
+            self.send_on(caller, request).await?
+        };
+        self.realm.learn(answer.status(), answer.headers());
+        Ok(answer.map(|inner| self.streamed(inner)))
+    }
+
+    async fn send_on(
+        &self,
+        caller: &Caller,
+        request: ForwardRequest,
+    ) -> Result<http::Response<reqwest::Body>, Failure> {
         let url = self.endpoint(&request.path, request.query.as_deref());
         if url.query() != request.query.as_deref() {
             return Err(Failure::UnforwardableQuery);
@@ -288,20 +325,18 @@ impl Upstream {
         if let Some(authorization) = caller.authorization() {
             outgoing.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        let answer = match request.body {
-            None => self.transport.send_streaming(outgoing).await?,
+        match request.body {
+            None => self.transport.send_streaming(outgoing).await,
             Some(RequestBody::Whole(bytes)) => {
                 *outgoing.body_mut() = Some(bytes.into());
-                self.transport.send_streaming(outgoing).await?
+                self.transport.send_streaming(outgoing).await
             }
             Some(RequestBody::Streamed(inner)) => {
                 let (upload, ended) = UploadBody::new(inner, self.options.idle_timeout);
                 *outgoing.body_mut() = Some(reqwest::Body::wrap(upload));
-                self.transport.send_upload(outgoing, ended).await?
+                self.transport.send_upload(outgoing, ended).await
             }
-        };
-        self.realm.learn(answer.status(), answer.headers());
-        Ok(answer.map(|inner| self.streamed(inner)))
+        }
     }
 
     /// All bytes of a document, within its cap and its time: an upstream that drips is one that stands still.
@@ -342,9 +377,10 @@ impl Upstream {
         method: Method,
         url: Url,
         caller: &Caller,
+        repository: &Repository,
     ) -> Result<http::Response<reqwest::Body>, Failure> {
         let accept = Some(EVERY_FORMAT);
-        redirect::follow(&self.transport, OwnRequest { method, url, caller, accept }).await
+        self.ask(OwnRequest { method, url, caller, accept }, Scope::pull(repository)).await
     }
 
     fn manifest_url(&self, repository: &Repository, reference: &str) -> Url {

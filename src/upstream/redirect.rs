@@ -25,6 +25,13 @@ pub(super) struct OwnRequest<'a> {
     pub(super) accept: Option<HeaderValue>,
 }
 
+impl OwnRequest<'_> {
+    /// The same request on behalf of another.
+    pub(super) fn with_caller<'a>(&self, caller: &'a Caller) -> OwnRequest<'a> {
+        OwnRequest { method: self.method.clone(), url: self.url.clone(), caller, accept: self.accept.clone() }
+    }
+}
+
 /// Sends a request and follows the redirects of its answer. Credentials stay with the origin (scheme, host and port)
 /// that they were given for, and a fetch that began under TLS never leaves it.
 pub(super) async fn follow(transport: &Transport, request: OwnRequest<'_>) -> Result<Response<reqwest::Body>, Failure> {

@@ -13,7 +13,7 @@ use url::form_urlencoded::Serializer;
 
 use super::challenge::Challenge;
 use super::transport::Transport;
-use super::{Caller, Failure, Refusal, Upstream};
+use super::{Caller, Failure, Upstream};
 
 /// How many bytes of a token request's form, and of its answer, are read.
 pub const TOKEN_BYTES_MAX: usize = 64 * 1024;
@@ -50,7 +50,7 @@ impl RealmMemory {
 }
 
 /// The first bearer challenge of an answer.
-pub fn bearer_challenge(headers: &HeaderMap) -> Option<Challenge> {
+fn bearer_challenge(headers: &HeaderMap) -> Option<Challenge> {
     headers
         .get_all(WWW_AUTHENTICATE)
         .iter()
@@ -97,7 +97,8 @@ impl Upstream {
         Ok(self.realm.known())
     }
 
-    async fn ask_realm(&self, realm: Url, request: TokenRequest) -> Result<TokenAnswer, Failure> {
+    /// One exchange with a realm that is trusted.
+    pub(super) async fn ask_realm(&self, realm: Url, request: TokenRequest) -> Result<TokenAnswer, Failure> {
         let mut url = realm;
         let mut outgoing = if request.method == Method::POST {
             let form = Serializer::new(String::new()).extend_pairs(&request.parameters).finish();
@@ -120,31 +121,8 @@ impl Upstream {
         Ok(TokenAnswer { status: head.status, headers: head.headers, body })
     }
 
-    /// A bearer token for what this refusal's challenge asks, got with `basic` credentials if any. For the gateway's
-    /// own commands, never on behalf of a client.
-    pub async fn token_for(&self, refusal: &Refusal, basic: &Caller) -> Result<Option<Caller>, Failure> {
-        let Some(challenge) = bearer_challenge(&refusal.headers) else { return Ok(None) };
-        let realm = self.trusted_realm(challenge.parameter("realm").unwrap_or_default())?;
-        let parameters = ["service", "scope"]
-            .into_iter()
-            .filter_map(|name| Some((name.to_owned(), challenge.parameter(name)?.to_owned())))
-            .collect();
-        let answer =
-            self.ask_realm(realm, TokenRequest { method: Method::GET, parameters, caller: basic.clone() }).await?;
-        if answer.status != StatusCode::OK {
-            let (status, headers, body) = (answer.status, answer.headers, answer.body);
-            return Err(Failure::Refused(Box::new(Refusal { status, headers, body })));
-        }
-        let token = serde_json::from_slice::<Token>(&answer.body)
-            .ok()
-            .and_then(|Token { token, access_token }| token.or(access_token));
-        Ok(token
-            .and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok())
-            .map(|value| Caller::new(Some(value))))
-    }
-
     /// The realm as a URL, if it is a place that belongs to this upstream.
-    fn trusted_realm(&self, realm: &str) -> Result<Url, Failure> {
+    pub(super) fn trusted_realm(&self, realm: &str) -> Result<Url, Failure> {
         let refuse = |reason: String| Failure::RealmRefused { reason };
         let base = &self.options.url;
         let url = base.join(realm).map_err(|_| refuse("it is not a URL".to_owned()))?;
@@ -169,12 +147,6 @@ impl Upstream {
             "it is at {origin}, not at the upstream's own host {own}; allow it with --token-realm {origin}"
         )))
     }
-}
-
-#[derive(serde::Deserialize)]
-struct Token {
-    token: Option<String>,
-    access_token: Option<String>,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use schemabridge::gateway::{ChallengeMode, IndexLimits, Options, Pushes, Reposit
 use schemabridge::negotiate::{PlatformRule, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
+use schemabridge::upstream::Authentication;
 use schemabridge::upstream::route::Names;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -120,6 +121,16 @@ impl Setup {
     pub fn token_realm(self, url: &str) -> Self {
         let url = url.parse().unwrap();
         self.with(|options| options.upstream.token_realms.push(url))
+    }
+
+    /// Shows the upstream credentials of the gateway's own.
+    pub fn authentication(self, authentication: Authentication) -> Self {
+        self.with(|options| options.upstream.authentication = authentication)
+    }
+
+    /// Gives the gateway's own credentials so long to be had.
+    pub fn credentials_timeout(self, timeout: Duration) -> Self {
+        self.with(move |options| options.upstream.credentials_timeout = timeout)
     }
 
     /// Gives unknown clients without an Accept header schema 1.

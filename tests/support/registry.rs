@@ -30,6 +30,14 @@ struct Door {
     callers: BTreeMap<String, BTreeSet<String>>,
     /// What the token endpoint gives for which `Authorization` or refresh token.
     tokens: BTreeMap<String, String>,
+    /// Who gets a token of its own for whatever is asked for.
+    minters: BTreeSet<String>,
+    /// `Authorization` of each such token, and the scopes that it is good for.
+    minted: BTreeMap<String, BTreeSet<String>>,
+    /// How many were minted.
+    mints: usize,
+    /// What the token endpoint says of their life; nothing if null.
+    expires_in: serde_json::Value,
 }
 
 /// How a Location of an upload is written.
@@ -142,6 +150,29 @@ impl Contents {
         self.door.tokens.insert(credential.to_owned(), token.to_owned());
     }
 
+    /// The token endpoint gives whoever shows this credential, as for [`Contents::issue`], a new token each time, good
+    /// for exactly the scopes that are asked for.
+    pub fn mint_for(&mut self, credential: &str) {
+        self.door.minters.insert(credential.to_owned());
+    }
+
+    /// Nobody has credentials any more, and no token is good.
+    pub fn change_the_locks(&mut self) {
+        self.door.minters.clear();
+        self.door.callers.clear();
+        self.revoke_minted();
+    }
+
+    /// No token that was minted is good any more.
+    pub fn revoke_minted(&mut self) {
+        self.door.minted.clear();
+    }
+
+    /// What the token endpoint says of the life of what it mints; nothing at all if null.
+    pub fn tokens_expire_in(&mut self, expires_in: serde_json::Value) {
+        self.door.expires_in = expires_in;
+    }
+
     fn route(&mut self, request: &Recorded) -> Answer {
         let Some(rest) = request.path.strip_prefix("/v2/") else {
             return Answer::new(404).header("content-type", "text/plain").body("404 page not found\n");
@@ -174,6 +205,10 @@ impl Contents {
 
     fn refusal(&self, request: &Recorded) -> Option<Answer> {
         let challenge = self.door.challenge.as_ref()?;
+        if let Some(scopes) = request.header("authorization").and_then(|token| self.door.minted.get(token)) {
+            let insufficient = Answer::error(401, "UNAUTHORIZED", "insufficient scope");
+            return (!suffices(scopes, request)).then(|| insufficient.header("www-authenticate", challenge));
+        }
         let known = request.header("authorization").and_then(|caller| self.door.callers.get(caller));
         let Some(repositories) = known else {
             let answer = Answer::error(401, "UNAUTHORIZED", "authentication required");
@@ -184,7 +219,7 @@ impl Contents {
         (!may).then(|| Answer::error(403, "DENIED", "requested access to the resource is denied"))
     }
 
-    fn token(&self, request: &Recorded) -> Answer {
+    fn token(&mut self, request: &Recorded) -> Answer {
         let form: BTreeMap<String, String> = url::form_urlencoded::parse(&request.body).into_owned().collect();
         let field = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
         let credential = match (request.method.as_str(), field("grant_type")) {
@@ -192,6 +227,13 @@ impl Contents {
             ("POST", _) => format!("{}:{}", field("username"), field("password")),
             _ => request.header("authorization").unwrap_or_default().to_owned(),
         };
+        if self.door.minters.contains(&credential) {
+            let query: Vec<(String, String)> =
+                url::form_urlencoded::parse(request.query.as_bytes()).into_owned().collect();
+            let asked = query.iter().filter(|(name, _)| name == "scope").map(|(_, scope)| scope.as_str());
+            let scopes = asked.chain(field("scope").split_ascii_whitespace()).map(str::to_owned).collect();
+            return self.mint(scopes);
+        }
         match self.door.tokens.get(&credential) {
             Some(token) if request.method == "POST" => {
                 json(&serde_json::json!({"access_token": token, "expires_in": 300}))
@@ -199,6 +241,17 @@ impl Contents {
             Some(token) => json(&serde_json::json!({"token": token, "expires_in": 300})),
             None => Answer::error(401, "UNAUTHORIZED", "incorrect username or password"),
         }
+    }
+
+    fn mint(&mut self, scopes: BTreeSet<String>) -> Answer {
+        self.door.mints += 1;
+        let token = format!("minted-{}", self.door.mints);
+        self.door.minted.insert(format!("Bearer {token}"), scopes);
+        let mut answer = serde_json::json!({"token": token});
+        if !self.door.expires_in.is_null() {
+            answer["expires_in"] = self.door.expires_in.clone();
+        }
+        json(&answer)
     }
 
     fn manifest_answer(&mut self, request: &Recorded, name: &str, reference: &str) -> Answer {
@@ -365,6 +418,22 @@ impl Contents {
         }
         answer
     }
+}
+
+/// Whether a token of these scopes is good for the request, as distribution decides.
+fn suffices(scopes: &BTreeSet<String>, request: &Recorded) -> bool {
+    let needed: &[&str] = match request.method.as_str() {
+        "GET" | "HEAD" => &["pull"],
+        "DELETE" => &["delete"],
+        _ => &["pull", "push"],
+    };
+    let rest = request.path.strip_prefix("/v2/").unwrap_or_default();
+    rest.is_empty()
+        || scopes.iter().any(|scope| {
+            let [_, name, actions] = scope.splitn(3, ':').collect::<Vec<_>>()[..] else { return false };
+            let actions: Vec<&str> = actions.split(',').collect();
+            rest.starts_with(&format!("{name}/")) && needed.iter().all(|action| actions.contains(action))
+        })
 }
 
 fn json(value: &serde_json::Value) -> Answer {
