@@ -93,7 +93,8 @@ impl Fault {
                 | Failure::Coded { .. }
                 | Failure::TooLarge { .. }
                 | Failure::RedirectRefused { .. }
-                | Failure::RealmRefused { .. } => StatusCode::BAD_GATEWAY,
+                | Failure::RealmRefused { .. }
+                | Failure::TooPrivate { .. } => StatusCode::BAD_GATEWAY,
             },
             Self::Refused(_) | Self::Unacceptable(_) | Self::Malformed(_) | Self::LegacyRefusal(_) => {
                 StatusCode::NOT_ACCEPTABLE

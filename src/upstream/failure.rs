@@ -72,6 +72,12 @@ pub enum Failure {
         /// What is wrong with the realm, and which setting would allow it.
         reason: String,
     },
+    /// The upstream leads to an address that is more private than its own.
+    #[error("the upstream leads to where the gateway does not go: {reason}")]
+    TooPrivate {
+        /// Which address that is.
+        reason: String,
+    },
     /// The query cannot be passed on without changing its bytes.
     #[error("the query holds characters that a URL must escape")]
     UnforwardableQuery,
@@ -113,6 +119,9 @@ impl Failure {
             }
             Self::RealmRefused { reason } => {
                 format!("the token realm of the registry {authority} was not asked: {reason}")
+            }
+            Self::TooPrivate { reason } => {
+                format!("the registry {authority} leads to where the gateway does not go: {reason}")
             }
             Self::UnforwardableQuery => self.to_string(),
         }

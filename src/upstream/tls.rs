@@ -1,0 +1,187 @@
+//! TLS to one upstream: whom it trusts, and what the gateway shows of itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use url::{Host, Url};
+
+/// How the upstream's certificate is checked, and which one the gateway shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificate authorities in PEM that are trusted besides those of the machine. Default none.
+    pub authorities: Option<PathBuf>,
+    /// What the gateway shows to the upstream's own origin, and to no other. Default nothing.
+    pub certificate: Option<ClientCertificate>,
+    /// Whether the certificate of the upstream's own origin is checked. Others always are.
+    pub verification: Verification,
+}
+
+/// A certificate by which the gateway is known to the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate and those between it and its authority, in PEM.
+    pub chain: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+}
+
+/// Whether a certificate is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verification {
+    /// It is checked.
+    #[default]
+    Verify,
+    /// Any certificate will do: whoever is on the way can read and change everything.
+    Insecure,
+}
+
+/// The TLS settings of one upstream's connections, read from their files.
+pub(super) struct Trust {
+    /// To the upstream's own origin.
+    own: ClientConfig,
+    /// To wherever its word leads: no certificate of the gateway's is shown there, and theirs are checked.
+    abroad: ClientConfig,
+}
+
+impl Trust {
+    pub(super) fn new(tls: &Tls, upstream: &Url) -> Result<Self, String> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let roots = match &tls.authorities {
+            Some(file) => Arc::new(with_authorities(file)?),
+            None => Arc::clone(&ROOTS),
+        };
+        let strict = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+            .build()
+            .map_err(|error| error.to_string())?;
+        let own = match tls.verification {
+            Verification::Verify => Arc::clone(&strict) as Arc<dyn ServerCertVerifier>,
+            Verification::Insecure => Arc::new(Unchecked { host: server_name(upstream), strict: Arc::clone(&strict) }),
+        };
+        Ok(Self { own: config(&provider, own, tls.certificate.as_ref())?, abroad: config(&provider, strict, None)? })
+    }
+
+    /// To the upstream's own origin, where one of these protocols is spoken.
+    pub(super) fn own(&self, protocols: &[&[u8]]) -> ClientConfig {
+        speaking(self.own.clone(), protocols)
+    }
+
+    /// To anywhere else.
+    pub(super) fn abroad(&self, protocols: &[&[u8]]) -> ClientConfig {
+        speaking(self.abroad.clone(), protocols)
+    }
+}
+
+fn speaking(mut config: ClientConfig, protocols: &[&[u8]]) -> ClientConfig {
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    config
+}
+
+fn config(
+    provider: &Arc<CryptoProvider>,
+    verifier: Arc<dyn ServerCertVerifier>,
+    certificate: Option<&ClientCertificate>,
+) -> Result<ClientConfig, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let Some(ClientCertificate { chain, key }) = certificate else { return Ok(builder.with_no_client_auth()) };
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?)
+        .map_err(|error| format!("{}: expected a private key in PEM: {error}", key.display()))?;
+    builder.with_client_auth_cert(certificates(chain)?, private).map_err(|error| {
+        format!("{} is not the private key of the certificate in {}: {error}", key.display(), chain.display())
+    })
+}
+
+/// What the machine trusts, and the compiled-in roots where the machine names none.
+static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    Arc::new(roots)
+});
+
+fn with_authorities(file: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::clone(&ROOTS);
+    for certificate in certificates(file)? {
+        roots.add(certificate).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    Ok(roots)
+}
+
+/// All certificates of a PEM file, of which there must be one.
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_slice_iter(&read(file)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("{}: expected certificates in PEM: {error}", file.display()))?;
+    if certificates.is_empty() {
+        return Err(format!("{} holds no certificate in PEM", file.display()));
+    }
+    Ok(certificates)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn server_name(upstream: &Url) -> Option<ServerName<'static>> {
+    match upstream.host()? {
+        Host::Domain(name) => ServerName::try_from(name.to_owned()).ok(),
+        Host::Ipv4(address) => Some(ServerName::from(std::net::IpAddr::V4(address))),
+        Host::Ipv6(address) => Some(ServerName::from(std::net::IpAddr::V6(address))),
+    }
+}
+
+/// Takes any certificate of one host. Any other, such as a proxy on the way, is checked.
+#[derive(Debug)]
+struct Unchecked {
+    host: Option<ServerName<'static>>,
+    strict: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for Unchecked {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        host: &ServerName<'_>,
+        stapled: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.host.as_ref() == Some(host) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.strict.verify_server_cert(certificate, between, host, stapled, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.strict.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.strict.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.strict.supported_verify_schemes()
+    }
+}
