@@ -6,6 +6,7 @@ mod blobs;
 mod by_digest;
 mod clients_over_a_socket;
 mod commands;
+mod containment;
 mod crash;
 mod credentials;
 mod faults;

@@ -1,13 +1,15 @@
 //! The gateway under test, started in this process in front of an in-process upstream.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemabridge::gateway::{self, ChallengeMode, IndexLimits, Options, Pushes};
 use schemabridge::negotiate::{PlatformRule, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
+use schemabridge::upstream::{Names, Redirects};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -90,9 +92,30 @@ impl Setup {
         self.with(move |options| options.index = limits)
     }
 
+    /// Says which addresses names have, in place of the system, where it is about where they may lead.
+    pub fn names(self, tell: impl Fn(&str) -> Vec<IpAddr> + Send + Sync + 'static) -> Self {
+        self.with(|options| options.upstream.names = Names::Told(Arc::new(tell)))
+    }
+
+    /// What becomes of redirects.
+    pub fn redirects(self, redirects: Redirects) -> Self {
+        self.with(|options| options.upstream.redirects = redirects)
+    }
+
+    /// The hosts to which clients are let go by themselves.
+    pub fn redirect_hosts(self, patterns: &[&str]) -> Self {
+        let patterns = patterns.iter().map(|pattern| pattern.parse().unwrap()).collect();
+        self.with(|options| options.upstream.redirect_hosts = patterns)
+    }
+
     /// Starts the gateway.
     pub async fn before(self, upstream: &Upstream) -> Gateway {
-        let mut options = Options::for_upstream(upstream.url().parse().unwrap());
+        self.before_url(&upstream.url()).await
+    }
+
+    /// Starts the gateway in front of whatever is at this URL.
+    pub async fn before_url(self, url: &str) -> Gateway {
+        let mut options = Options::for_upstream(url.parse().unwrap());
         self.changes.into_iter().for_each(|change| change(&mut options));
         let gateway = gateway::Gateway::start(options).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
