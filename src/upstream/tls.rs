@@ -8,7 +8,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use url::{Host, Url};
 
 /// How the upstream's certificate is checked, and which one the gateway shows.
@@ -138,6 +138,33 @@ fn server_name(upstream: &Url) -> Option<ServerName<'static>> {
         Host::Domain(name) => ServerName::try_from(name.to_owned()).ok(),
         Host::Ipv4(address) => Some(ServerName::from(std::net::IpAddr::V4(address))),
         Host::Ipv6(address) => Some(ServerName::from(std::net::IpAddr::V6(address))),
+    }
+}
+
+/// What is wrong with a certificate, where that is what is wrong and the library says it in one word.
+pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let words = match said_by_tls(error)? {
+        // An authority of the same name that is not the one counts as a bad signature.
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            "its certificate is signed by an authority that the gateway does not trust"
+        }
+        // The latter is what Go before 1.21 says.
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired | AlertDescription::BadCertificate) => {
+            "it asks for a client certificate and does not get one that it knows"
+        }
+        rustls::Error::AlertReceived(AlertDescription::UnknownCA) => {
+            "it does not trust the authority of the gateway's client certificate"
+        }
+        _ => return None,
+    };
+    Some(words.to_owned())
+}
+
+/// The library's own error, which comes wrapped as one of input and output.
+fn said_by_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(wrapper) => said_by_tls(wrapper.get_ref()?),
+        None => error.downcast_ref(),
     }
 }
 
