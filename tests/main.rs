@@ -37,3 +37,5 @@ mod translation_golden;
 mod translation_properties;
 mod traps;
 mod upstream_for_tests;
+mod upstream_proxy;
+mod upstream_tls;

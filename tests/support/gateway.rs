@@ -9,7 +9,7 @@ use schemabridge::gateway::{self, ChallengeMode, IndexLimits, Options, Pushes};
 use schemabridge::negotiate::{PlatformRule, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
-use schemabridge::upstream::{Names, Redirects};
+use schemabridge::upstream::{Names, ProxyUse, Redirects, Tls};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -106,6 +106,16 @@ impl Setup {
     pub fn redirect_hosts(self, patterns: &[&str]) -> Self {
         let patterns = patterns.iter().map(|pattern| pattern.parse().unwrap()).collect();
         self.with(|options| options.upstream.redirect_hosts = patterns)
+    }
+
+    /// TLS to the upstream.
+    pub fn tls(self, tls: Tls) -> Self {
+        self.with(|options| options.upstream.tls = tls)
+    }
+
+    /// The way to the upstream.
+    pub fn proxy(self, proxy: ProxyUse) -> Self {
+        self.with(|options| options.upstream.proxy = proxy)
     }
 
     /// Starts the gateway.

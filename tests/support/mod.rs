@@ -7,7 +7,9 @@ pub mod gateway;
 pub mod images;
 pub mod parents;
 pub mod process;
+pub mod proxy;
 pub mod registry;
+pub mod secure;
 pub mod upstream;
 
 use std::future::Future;
