@@ -8,7 +8,7 @@ use crate::support::basic;
 use crate::support::client::{Call, Client, Reply};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::images::Image;
-use crate::support::secure::{Asks, Authority, Door, Files};
+use crate::support::secure::{Asks, Authority, Door, Files, self_signed};
 use crate::support::upstream::Upstream;
 
 const TAGGED: &str = "/v2/app/manifests/latest";
@@ -81,6 +81,25 @@ async fn a_certificate_of_nobody_known_is_refused_in_clear_words() {
         }
     }
     assert!(stage.upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_where_it_is_named() {
+    let stage = stage().await;
+    let folder = tempfile::tempdir().unwrap();
+    for (name, last_year, status) in [("localhost", 2100, 200), ("other.example", 2100, 502), ("localhost", 2020, 502)]
+    {
+        let files = self_signed(folder.path(), name, last_year);
+        let door = Door::before(&stage.upstream, &files, Asks::Nothing).await;
+        let url = format!("https://localhost:{}", door.port());
+        let trusting = Tls { authorities: Some(files.chain), ..Tls::default() };
+        for (tls, status) in [(trusting, status), (stage.trusting(), 502)] {
+            let gateway = Setup::default().tls(tls).before_url(&url).await;
+            for reply in pulled(&gateway, &stage).await {
+                assert_eq!(reply.status, status, "{name} until {last_year}: {}", reply.text());
+            }
+        }
+    }
 }
 
 #[tokio::test]

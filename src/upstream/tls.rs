@@ -3,18 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use url::{Host, Url};
 
 /// How the upstream's certificate is checked, and which one the gateway shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// Certificate authorities in PEM that are trusted besides those of the machine. Default none.
+    /// Certificate authorities in PEM that are trusted besides those of the machine, and servers' own certificates, if
+    /// they are self-signed. Default none.
     pub authorities: Option<PathBuf>,
     /// What the gateway shows to the upstream's own origin, and to no other. Default nothing.
     pub certificate: Option<ClientCertificate>,
@@ -52,18 +54,23 @@ pub(super) struct Trust {
 impl Trust {
     pub(super) fn new(tls: &Tls, upstream: &Url) -> Result<Self, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());
+        let listed = tls.authorities.as_deref().map(certificates).transpose()?.unwrap_or_default();
         let roots = match &tls.authorities {
-            Some(file) => Arc::new(with_authorities(file)?),
+            Some(file) => Arc::new(with_authorities(file, &listed)?),
             None => Arc::clone(&ROOTS),
         };
         let strict = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .map_err(|error| error.to_string())?;
-        let own = match tls.verification {
-            Verification::Verify => Arc::clone(&strict) as Arc<dyn ServerCertVerifier>,
-            Verification::Insecure => Arc::new(Unchecked { host: server_name(upstream), strict: Arc::clone(&strict) }),
+        let unchecked = match tls.verification {
+            Verification::Verify => None,
+            Verification::Insecure => server_name(upstream),
         };
-        Ok(Self { own: config(&provider, own, tls.certificate.as_ref())?, abroad: config(&provider, strict, None)? })
+        let verifier = |unchecked| Verifier { strict: Arc::clone(&strict), listed: listed.clone(), unchecked };
+        Ok(Self {
+            own: config(&provider, verifier(unchecked), tls.certificate.as_ref())?,
+            abroad: config(&provider, verifier(None), None)?,
+        })
     }
 
     /// To the upstream's own origin, where one of these protocols is spoken.
@@ -84,14 +91,14 @@ fn speaking(mut config: ClientConfig, protocols: &[&[u8]]) -> ClientConfig {
 
 fn config(
     provider: &Arc<CryptoProvider>,
-    verifier: Arc<dyn ServerCertVerifier>,
+    verifier: Verifier,
     certificate: Option<&ClientCertificate>,
 ) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(verifier);
+        .with_custom_certificate_verifier(Arc::new(verifier));
     let Some(ClientCertificate { chain, key }) = certificate else { return Ok(builder.with_no_client_auth()) };
     let private = PrivateKeyDer::from_pem_slice(&read(key)?)
         .map_err(|error| format!("{}: expected a private key in PEM: {error}", key.display()))?;
@@ -110,10 +117,10 @@ static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
     Arc::new(roots)
 });
 
-fn with_authorities(file: &Path) -> Result<RootCertStore, String> {
+fn with_authorities(file: &Path, listed: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::clone(&ROOTS);
-    for certificate in certificates(file)? {
-        roots.add(certificate).map_err(|error| format!("{}: {error}", file.display()))?;
+    for certificate in listed {
+        roots.add(certificate.clone()).map_err(|error| format!("{}: {error}", file.display()))?;
     }
     Ok(roots)
 }
@@ -168,14 +175,18 @@ fn said_by_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a r
     }
 }
 
-/// Takes any certificate of one host. Any other, such as a proxy on the way, is checked.
+/// The library's own rules, with two exceptions.
 #[derive(Debug)]
-struct Unchecked {
-    host: Option<ServerName<'static>>,
+struct Verifier {
     strict: Arc<WebPkiServerVerifier>,
+    /// What the operator trusts. A certificate that `openssl req -x509` makes calls itself an authority, and the library
+    /// takes none of those from a server, whoever trusts it.
+    listed: Vec<CertificateDer<'static>>,
+    /// The one host of which any certificate will do. Others, such as a proxy on the way, are checked.
+    unchecked: Option<ServerName<'static>>,
 }
 
-impl ServerCertVerifier for Unchecked {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -184,10 +195,17 @@ impl ServerCertVerifier for Unchecked {
         stapled: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.host.as_ref() == Some(host) {
+        if self.unchecked.as_ref() == Some(host) {
             return Ok(ServerCertVerified::assertion());
         }
-        self.strict.verify_server_cert(certificate, between, host, stapled, now)
+        match self.strict.verify_server_cert(certificate, between, host, stapled, now) {
+            // Not one that has expired or belongs to another host: those errors have names of their own.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_))) if self.listed.contains(certificate) => {
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, host)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            outcome => outcome,
+        }
     }
 
     fn verify_tls12_signature(

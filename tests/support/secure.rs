@@ -1,11 +1,11 @@
 //! TLS in front of an upstream, and the certificates of an authority that nobody else knows.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -60,6 +60,20 @@ impl Authority {
         std::fs::write(&files.key, key.serialize_pem()).unwrap();
         files
     }
+}
+
+/// The files of a certificate that nobody vouches for but itself, as `openssl req -x509` makes it: it calls itself an
+/// authority.
+pub fn self_signed(folder: &Path, name: &str, last_year: i32) -> Files {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_after = date_time_ymd(last_year, 12, 31);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let files = Files { chain: folder.join(format!("{name}.chain.pem")), key: folder.join(format!("{name}.key.pem")) };
+    std::fs::write(&files.chain, certificate.pem()).unwrap();
+    std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    files
 }
 
 /// What a door asks of those who come.
