@@ -153,6 +153,13 @@ impl Upstream {
     pub fn new(options: Options) -> Result<Self, UnusableUpstream> {
         let transport = transport::Transport::new(&options)
             .map_err(|reason| UnusableUpstream { url: options.url.to_string(), reason })?;
+        if options.tls.verification == Verification::Insecure {
+            let upstream = authority_of(&options.url);
+            tracing::warn!(
+                upstream,
+                "its certificate is not checked: whoever is on the way can read and change everything"
+            );
+        }
         Ok(Self { options, transport, realm: token::RealmMemory::default() })
     }
 

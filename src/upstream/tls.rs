@@ -155,6 +155,9 @@ pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> Option<String>
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "its certificate is signed by an authority that the gateway does not trust"
         }
+        rustls::Error::InvalidCertificate(CertificateError::Other(reason)) => {
+            return Some(format!("its certificate is none that the gateway trusts or can use: {reason}"));
+        }
         // The latter is what Go before 1.21 says.
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired | AlertDescription::BadCertificate) => {
             "it asks for a client certificate and does not get one that it knows"
