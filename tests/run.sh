@@ -22,7 +22,7 @@ tools=$!
 trap '[[ -z "$tools" ]] || kill "$tools" || true; rm -f "$log"' EXIT
 
 section 'Debian packages'
-tests/packages.sh build-essential curl docker-registry skopeo podman buildah containerd docker.io
+tests/packages.sh build-essential curl docker-registry skopeo podman buildah containerd docker.io squid
 
 section 'Hermetic tests: an upstream in the test process'
 cargo test --locked

@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::gateway::{ChallengeMode, Options, Pushes, RepositoryRules, SingleNames};
 use crate::negotiate::{Glob, PlatformRule};
-use crate::upstream::route::Names;
+use crate::upstream::route::RouteNames;
 
 use super::file::in_one_line;
 use super::{Challenge, Variant, values};
@@ -111,7 +111,7 @@ impl UpstreamTable {
     }
 
     /// What clients may call it. Where no alias is said, it has those that its URL gives it.
-    pub(super) fn names(&self) -> Names {
+    pub(super) fn names(&self) -> RouteNames {
         let given = || {
             let own = self.url.host_str().map(|host| match self.url.port() {
                 Some(port) => format!("{host}:{port}"),
@@ -122,7 +122,7 @@ impl UpstreamTable {
             own.into_iter().chain(hub.iter().map(|&host| host.to_owned())).collect()
         };
         let aliases = self.aliases.clone().unwrap_or_else(given);
-        Names { aliases, hosts: self.hosts.clone(), prefix: self.prefix.clone() }
+        RouteNames { aliases, hosts: self.hosts.clone(), prefix: self.prefix.clone() }
     }
 
     /// The registry.
@@ -160,7 +160,7 @@ impl UpstreamTable {
     }
 
     /// The same with nothing left open. Secrets are not in it.
-    pub(super) fn in_force(&self, options: &Options, names: &Names) -> Table {
+    pub(super) fn in_force(&self, options: &Options, names: &RouteNames) -> Table {
         let texts = |texts: &[String]| Value::from(texts.to_vec());
         let shown = |values: &mut dyn Iterator<Item = String>| Value::from(values.collect::<Vec<_>>());
         let time = |time: std::time::Duration| Value::from(values::in_words(time));

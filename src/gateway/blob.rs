@@ -12,8 +12,10 @@ use moka::sync::Cache;
 use crate::image::digest::Digest;
 use crate::image::manifest::{Content, Manifest};
 use crate::image::reference::Repository;
+use crate::negotiate::Client;
+use crate::negotiate::user_agent::Version;
 use crate::translate::empty_layer;
-use crate::upstream::{DOCKER_CONTENT_DIGEST, Failure, ForwardRequest, StreamedBody, headers};
+use crate::upstream::{DOCKER_CONTENT_DIGEST, Failure, ForwardRequest, Reach, StreamedBody, headers, is_redirect};
 
 use super::body::Body;
 use super::exchange::Exchange;
@@ -23,6 +25,10 @@ use super::{Gateway, is_read_only};
 
 /// How many sizes of blobs are remembered.
 const SIZES_MAX: u64 = 100_000;
+
+/// The first Docker that follows a redirect with what it was asked for: the first built with Go 1.8 came after it, and it
+/// resumes what was cut off.
+const FIRST_THAT_REDIRECTS_WELL: Version = Version::new(1, 13, 0);
 
 /// The sizes that the stored manifests of each repository name. Docker up to 1.9 cannot read a blob without a length, and some registries
 /// stream theirs without one.
@@ -55,7 +61,7 @@ impl Gateway {
             return Ok(empty_layer_answer(&exchange.head.headers));
         }
         let path = format!("/v2/{repository}/blobs/{digest}");
-        let mut answer = self.pass(exchange, &path).await?;
+        let mut answer = self.pass_blob(exchange, &path).await?;
         if answer.status() == StatusCode::OK && !answer.headers().contains_key(CONTENT_LENGTH) {
             let declared = self.declared_length(exchange, &path).await;
             if let Some(length) = declared.or_else(|| self.sizes.0.get(&(repository, digest))) {
@@ -85,25 +91,35 @@ impl Gateway {
         self.pass(exchange, &path).await.map(|answer| answer.map(Body::streamed))
     }
 
-    /// Sends the request on and relays the answer: its status, its end-to-end headers and its body, but for what would
-    /// mislead this gateway's clients.
-    pub(super) async fn pass(&self, exchange: &mut Exchange, path: &str) -> Result<Response<StreamedBody>, Fault> {
-        let mut headers = headers::end_to_end_request(&exchange.head.headers);
-        drop_malformed_range(&mut headers);
-        headers.remove(CONTENT_LENGTH);
-        if exchange.body.is_some()
-            && let Some(length) = exchange.head.headers.get(CONTENT_LENGTH)
-        {
-            headers.insert(CONTENT_LENGTH, length.clone());
+    /// The blob from the upstream, or from where the upstream redirects to if the gateway follows there.
+    async fn pass_blob(&self, exchange: &mut Exchange, path: &str) -> Result<Response<StreamedBody>, Fault> {
+        let request = onward(exchange, path);
+        let mut answer = self.upstream.forward(&exchange.caller, request).await?;
+        if is_redirect(answer.status()) {
+            let target = self.upstream.redirect_target(path, answer.headers()).await?;
+            if self.upstream.follows(&target, reach_of(&exchange.client)) {
+                let request = onward(exchange, path);
+                answer = self.upstream.fetch_redirected(&exchange.caller, request, target).await?;
+            }
         }
-        let request = ForwardRequest {
-            method: exchange.head.method.clone(),
-            path: path.to_owned(),
-            query: exchange.head.uri.query().and_then(without_namespace),
-            headers,
-            body: exchange.body.take(),
-        };
+        self.relay(exchange, path, answer).await
+    }
+
+    /// Sends the request on and relays the answer.
+    pub(super) async fn pass(&self, exchange: &mut Exchange, path: &str) -> Result<Response<StreamedBody>, Fault> {
+        let request = onward(exchange, path);
         let answer = self.upstream.forward(&exchange.caller, request).await?;
+        self.relay(exchange, path, answer).await
+    }
+
+    /// The upstream's answer: its status, its end-to-end headers and its body, but for what would mislead this gateway's
+    /// clients.
+    async fn relay(
+        &self,
+        exchange: &Exchange,
+        path: &str,
+        answer: Response<StreamedBody>,
+    ) -> Result<Response<StreamedBody>, Fault> {
         if answer.status().is_client_error() || answer.status().is_server_error() {
             let mut failure = self.upstream.refused(answer).await;
             if let Failure::Refused(refusal) = &mut failure {
@@ -115,7 +131,7 @@ impl Gateway {
         head.headers = headers::end_to_end(&head.headers);
         head.headers.remove("set-cookie");
         if head.status.is_redirection() {
-            self.redirected(exchange, &mut head)?;
+            self.redirected(exchange, path, &mut head).await?;
         } else if let Some(location) = head.headers.get(LOCATION) {
             match self.location_at_the_gateway(exchange, location) {
                 Ok(location) => head.headers.insert(LOCATION, location),
@@ -147,18 +163,19 @@ impl Gateway {
     /// A redirect goes to the client, which follows it without the gateway, or through it where it leads back to the
     /// upstream's own endpoints. Go before 1.8 (Docker up to 1.12) does not know 308, and a relative target is the
     /// upstream's, not the gateway's.
-    fn redirected(&self, exchange: &Exchange, head: &mut http::response::Parts) -> Result<(), Fault> {
+    async fn redirected(&self, exchange: &Exchange, path: &str, head: &mut http::response::Parts) -> Result<(), Fault> {
         if head.status == StatusCode::PERMANENT_REDIRECT {
             head.status = StatusCode::TEMPORARY_REDIRECT;
         }
-        let Some(location) = head.headers.get(LOCATION) else { return Ok(()) };
-        let refuse = || Failure::RedirectRefused { reason: "its Location is not an http or https URL".to_owned() };
-        let target = location.to_str().ok().and_then(|location| self.upstream.url().join(location).ok());
-        let target = target.filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(refuse)?;
+        if !head.headers.contains_key(LOCATION) {
+            return Ok(());
+        }
+        let target = self.upstream.redirect_target(path, &head.headers).await?;
         let path = self.path_at_the_upstream(&target);
         let is_ours = target.origin() == self.upstream.url().origin() && path.starts_with("/v2/");
-        let location = if is_ours { exchange.path_for_client(&path) } else { target.into() };
-        head.headers.insert(LOCATION, HeaderValue::try_from(location).map_err(|_| refuse())?);
+        let location = HeaderValue::try_from(if is_ours { exchange.path_for_client(&path) } else { target.into() });
+        let refuse = |_| Failure::RedirectRefused { reason: "its Location is not a URL".to_owned() };
+        head.headers.insert(LOCATION, location.map_err(refuse)?);
         Ok(())
     }
 
@@ -188,6 +205,34 @@ impl Gateway {
         let prefix = self.upstream.url().path().trim_end_matches('/');
         let path = url.path().strip_prefix(prefix).unwrap_or(url.path());
         url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+    }
+}
+
+/// The client's request as the upstream gets it.
+fn onward(exchange: &mut Exchange, path: &str) -> ForwardRequest {
+    let mut headers = headers::end_to_end_request(&exchange.head.headers);
+    drop_malformed_range(&mut headers);
+    headers.remove(CONTENT_LENGTH);
+    if exchange.body.is_some()
+        && let Some(length) = exchange.head.headers.get(CONTENT_LENGTH)
+    {
+        headers.insert(CONTENT_LENGTH, length.clone());
+    }
+    ForwardRequest {
+        method: exchange.head.method.clone(),
+        path: path.to_owned(),
+        query: exchange.head.uri.query().and_then(without_namespace),
+        headers,
+        body: exchange.body.take(),
+    }
+}
+
+/// How far a client gets by itself. Docker before 1.13 is built with a Go that sends no headers after a redirect (no Range),
+/// and runs on machines whose certificates and TLS are as old.
+fn reach_of(client: &Client) -> Reach {
+    match client.docker_version() {
+        Some(version) if version < FIRST_THAT_REDIRECTS_WELL => Reach::OfTheGateway,
+        _ => Reach::Anywhere,
     }
 }
 

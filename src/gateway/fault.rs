@@ -102,6 +102,7 @@ impl Fault {
                 | Failure::TooLarge { .. }
                 | Failure::RedirectRefused { .. }
                 | Failure::RealmRefused { .. }
+                | Failure::TooPrivate { .. }
                 | Failure::NoCredentials { .. } => StatusCode::BAD_GATEWAY,
             },
             Self::Refused(_) | Self::Unacceptable(_) | Self::Malformed(_) | Self::LegacyRefusal(_) => {

@@ -8,7 +8,7 @@ use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Request, Response};
 
-use crate::upstream::route::{Names, RouteTable};
+use crate::upstream::route::{RouteNames, RouteTable};
 
 use super::body::Body;
 use super::challenge::welcome;
@@ -30,7 +30,7 @@ pub struct ServiceOptions {
 #[derive(Clone, Debug)]
 pub struct Site {
     /// Each upstream, and what clients may call it.
-    pub upstreams: Vec<(Options, Names)>,
+    pub upstreams: Vec<(Options, RouteNames)>,
     /// The place in `upstreams` of the one that is meant where a request does not say which.
     pub default: Option<usize>,
 }
@@ -47,7 +47,7 @@ impl Site {
 impl ServiceOptions {
     /// A gateway in front of one upstream, which is meant whatever a request says.
     pub fn alone(options: Options) -> Self {
-        let site = Site { upstreams: vec![(options, Names::default())], default: Some(0) };
+        let site = Site { upstreams: vec![(options, RouteNames::default())], default: Some(0) };
         Self { shared: SharedOptions::default(), site }
     }
 }

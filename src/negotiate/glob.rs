@@ -16,6 +16,11 @@ pub struct InvalidGlob;
 const GLOB_BYTES_MAX: usize = 255;
 
 impl Glob {
+    /// Matches whatever has no `/`.
+    pub fn anything() -> Self {
+        Self("*".into())
+    }
+
     /// The whole of `text` matches.
     pub fn matches(&self, text: &str) -> bool {
         matches(self.0.as_bytes(), text.as_bytes())

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use super::failure::Failure;
+use super::tls;
 
 /// A body of the upstream as it arrives. The idle time-out runs only while the gateway waits for the upstream: a client
 /// that reads slowly does not make the upstream look dead.
@@ -101,7 +102,7 @@ pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    cause.to_string()
+    tls::words(cause).unwrap_or_else(|| cause.to_string())
 }
 
 /// All bytes of a document, refused as soon as more than `bytes_max` have come or are declared. `what` names the

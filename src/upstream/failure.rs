@@ -90,6 +90,12 @@ pub enum Failure {
         /// What is wrong there.
         reason: String,
     },
+    /// The upstream leads to an address that is more private than its own.
+    #[error("the upstream leads to where the gateway does not go: {reason}")]
+    TooPrivate {
+        /// Which address that is.
+        reason: String,
+    },
     /// The query cannot be passed on without changing its bytes.
     #[error("the query holds characters that a URL must escape")]
     UnforwardableQuery,
@@ -131,6 +137,9 @@ impl Failure {
             }
             Self::RealmRefused { reason } => {
                 format!("the token realm of the registry {authority} was not asked: {reason}")
+            }
+            Self::TooPrivate { reason } => {
+                format!("the registry {authority} leads to where the gateway does not go: {reason}")
             }
             Self::NoCredentials { .. } => format!("the gateway cannot log in to the registry {authority}: {self}"),
             Self::Denied { .. } | Self::UnforwardableQuery => self.to_string(),

@@ -1,9 +1,12 @@
 //! Which headers travel from end to end (RFC 9110, section 7.6.1).
 
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_ENCODING, ACCEPT_RANGES, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, ETAG, EXPECT, HOST, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
+
+use super::DOCKER_CONTENT_DIGEST;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -44,6 +47,24 @@ pub fn end_to_end_request(headers: &HeaderMap) -> HeaderMap {
         kept.remove(name);
     }
     kept
+}
+
+/// The headers of a request that say which part of a thing is wanted and what the client already has.
+pub(super) fn of_part(headers: &HeaderMap) -> HeaderMap {
+    only(headers, &[RANGE, IF_RANGE, IF_NONE_MATCH, IF_MODIFIED_SINCE])
+}
+
+/// The headers of an answer that describe its content: what another origin may say through the upstream.
+pub(super) fn of_content(headers: &HeaderMap) -> HeaderMap {
+    let described = [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_RANGE, CONTENT_ENCODING, ACCEPT_RANGES, ETAG, LAST_MODIFIED];
+    let mut kept = only(headers, &described);
+    kept.extend(only(headers, &[DOCKER_CONTENT_DIGEST]));
+    kept
+}
+
+fn only(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+    let wanted = |name: &HeaderName| Some((name.clone(), headers.get(name)?.clone()));
+    names.iter().filter_map(wanted).collect()
 }
 
 /// All headers but those that belong to one connection, including what its `Connection` header names. Content-Length

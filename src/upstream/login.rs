@@ -17,7 +17,7 @@ use url::Url;
 use super::challenge::Challenge;
 use super::credentials::{Credential, Credentials, basic};
 use super::lease::{Lease, Term};
-use super::redirect::{self, OwnRequest};
+use super::redirect::{self, Journey};
 use super::scope::Scope;
 use super::token::{TokenAnswer, TokenRequest};
 use super::{Caller, Failure, ForwardRequest, Options, Refusal, RequestBody, Upstream, authority_of};
@@ -98,23 +98,23 @@ impl Door {
 
 impl Upstream {
     /// Sends a request of the gateway's own, as its caller or with the gateway's credentials.
-    pub(super) async fn ask(&self, request: OwnRequest<'_>, scope: Scope) -> Result<Response<reqwest::Body>, Failure> {
-        if request.caller.is_gateway() {
+    pub(super) async fn ask(&self, journey: Journey<'_>, scope: Scope) -> Result<Response<reqwest::Body>, Failure> {
+        if journey.caller.is_gateway() {
             // Boxed: callers who log in themselves do not carry it about.
-            Box::pin(self.ask_logged_in(request, scope)).await
+            Box::pin(self.ask_logged_in(journey, scope)).await
         } else {
-            redirect::follow(&self.transport, request).await
+            redirect::follow(&self.transport, journey).await
         }
     }
 
-    async fn ask_logged_in(&self, request: OwnRequest<'_>, scope: Scope) -> Result<Response<reqwest::Body>, Failure> {
+    async fn ask_logged_in(&self, journey: Journey<'_>, scope: Scope) -> Result<Response<reqwest::Body>, Failure> {
         let first = self.logged_in(&scope).await?;
-        let answer = redirect::follow(&self.transport, request.with_caller(&first)).await?;
+        let answer = redirect::follow(&self.transport, journey.with_caller(&first)).await?;
         let Some(second) = self.logged_in_again(&scope, &first, &answer).await? else {
             return self.admitted(answer);
         };
         drop(answer);
-        self.admitted(redirect::follow(&self.transport, request.with_caller(&second)).await?)
+        self.admitted(redirect::follow(&self.transport, journey.with_caller(&second)).await?)
     }
 
     /// Sends a client's request with the gateway's credentials. A body that arrives while it is sent cannot be sent

@@ -4,6 +4,7 @@
 //! [`Upstream::fetch_manifest`] and [`Upstream::fetch_blob`] collect small documents, capped and checked against their
 //! digest, and [`Upstream::forward`] streams anything else.
 
+pub mod address;
 pub mod authentication;
 pub mod body;
 pub mod caller;
@@ -12,20 +13,23 @@ mod credentials;
 mod docker_config;
 mod ecr;
 pub mod failure;
+mod guard;
 pub mod headers;
 mod lease;
 mod login;
 mod program;
-mod redirect;
 pub mod route;
 mod scope;
+mod proxy;
+mod redirect;
+mod tls;
 pub mod token;
 mod transport;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
@@ -33,14 +37,19 @@ use crate::image::digest::Digest;
 use crate::image::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository};
+use crate::negotiate::Glob;
 
 pub use authentication::{Authentication, Secret};
 pub use body::StreamedBody;
 use body::UploadBody;
 pub use caller::Caller;
 pub use failure::{Failure, Refusal};
-use redirect::OwnRequest;
+pub use guard::Names;
+pub use proxy::{Proxies, ProxyUse};
+use redirect::{Freight, Journey};
+pub use redirect::{Reach, Redirects, is_redirect};
 use scope::Scope;
+pub use tls::{ClientCertificate, Tls, Verification};
 pub use token::{DOCKER_HUB_HOSTS, is_docker_hub};
 
 /// The header in which a registry names the digest of a manifest.
@@ -73,21 +82,20 @@ pub struct Options {
     pub document_timeout: Duration,
     /// Token services beyond the upstream's own host that bearer challenges may name.
     pub token_realms: Vec<Url>,
-    /// Whether the proxies named by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are used.
+    /// What becomes of the redirects of blobs. Default [`Redirects::Auto`].
+    pub redirects: Redirects,
+    /// The hosts to which [`Redirects::Auto`] lets clients go by themselves. Default `*`, which is all.
+    pub redirect_hosts: Vec<Glob>,
+    /// How the upstream's certificate is checked, and which one the gateway shows.
+    pub tls: Tls,
+    /// The proxies on the way. Default those that the environment names.
     pub proxy: ProxyUse,
+    /// Who says which addresses the upstream's name has, and those of the places it leads to. Default the system.
+    pub names: Names,
     /// Whose credentials the upstream is shown. Default those of each caller.
     pub authentication: Authentication,
     /// How long the gateway's own credentials may take to be had: a file, a program, a cloud. Default 20 s.
     pub credentials_timeout: Duration,
-}
-
-/// Where connections go first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyUse {
-    /// Through the proxies that the process environment names, if it names any.
-    Environment,
-    /// Straight to the upstream.
-    Direct,
 }
 
 impl Options {
@@ -100,9 +108,13 @@ impl Options {
             idle_timeout: Duration::from_secs(60),
             document_timeout: Duration::from_secs(60),
             token_realms: Vec::new(),
-            proxy: ProxyUse::Environment,
             authentication: Authentication::Passthrough,
             credentials_timeout: Duration::from_secs(20),
+            redirects: Redirects::default(),
+            redirect_hosts: vec![Glob::anything()],
+            tls: Tls::default(),
+            proxy: ProxyUse::default(),
+            names: Names::default(),
         }
     }
 }
@@ -160,6 +172,13 @@ impl Upstream {
         let unusable = |reason| UnusableUpstream { url: options.url.to_string(), reason };
         let transport = transport::Transport::new(&options).map_err(unusable)?;
         let login = login::Login::new(&options).map_err(unusable)?;
+        if options.tls.verification == Verification::Insecure {
+            let upstream = authority_of(&options.url);
+            tracing::warn!(
+                upstream,
+                "its certificate is not checked: whoever is on the way can read and change everything"
+            );
+        }
         Ok(Self { options, transport, realm: token::RealmMemory::default(), login })
     }
 
@@ -271,8 +290,8 @@ impl Upstream {
         bytes_max: usize,
     ) -> Result<Bytes, Failure> {
         let url = self.endpoint(&format!("/v2/{repository}/blobs/{digest}"), None);
-        let request = OwnRequest { method: Method::GET, url, caller, accept: None };
-        let answer = self.ask(request, Scope::pull(repository)).await?;
+        let journey = Journey { method: Method::GET, url, caller, headers: HeaderMap::new() };
+        let answer = self.ask(journey, Scope::pull(repository)).await?;
         if answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
@@ -287,8 +306,8 @@ impl Upstream {
     /// challenge by which clients learn how to log in.
     pub async fn ping(&self, caller: &Caller) -> Result<http::response::Parts, Failure> {
         let url = self.endpoint("/v2/", None);
-        let request = OwnRequest { method: Method::GET, url, caller, accept: None };
-        let asked = tokio::time::timeout(PING_TIMEOUT, self.ask(request, Scope::none())).await;
+        let journey = Journey { method: Method::GET, url, caller, headers: HeaderMap::new() };
+        let asked = tokio::time::timeout(PING_TIMEOUT, self.ask(journey, Scope::none())).await;
         let answer = asked.unwrap_or(Err(Failure::TimedOut { seconds: PING_TIMEOUT.as_secs() }))?;
         let (head, _) = answer.into_parts();
         self.realm.learn(head.status, &head.headers);
@@ -339,6 +358,42 @@ impl Upstream {
         }
     }
 
+    /// Where the answer to a forwarded request redirects to. Refused where no upstream may lead anybody: from https to
+    /// http, to another scheme, to an address that is more private than its own.
+    pub async fn redirect_target(&self, path: &str, headers: &HeaderMap) -> Result<Url, Failure> {
+        let target = redirect::next_hop(&self.endpoint(path, None), headers)?;
+        if !self.is_own(&target) {
+            self.transport.check_target(&target).await?;
+        }
+        Ok(target)
+    }
+
+    /// Whether the gateway follows a redirect of a blob to there, for a client of this reach, or lets the client do it.
+    pub fn follows(&self, target: &Url, reach: Reach) -> bool {
+        let host = target.host_str().unwrap_or_default();
+        self.options.redirects.are_followed(reach, host, &self.options.redirect_hosts)
+    }
+
+    /// Fetches a blob from where the upstream redirects to. Nothing of the client's goes there but which part it wants and
+    /// what it has.
+    pub async fn fetch_redirected(
+        &self,
+        caller: &Caller,
+        request: ForwardRequest,
+        target: Url,
+    ) -> Result<http::Response<StreamedBody>, Failure> {
+        let url = self.endpoint(&request.path, request.query.as_deref());
+        let headers = headers::of_part(&request.headers);
+        let journey = Journey { method: request.method, url, caller, headers };
+        let answer = redirect::travel(&self.transport, &journey, target, Freight::Blob).await?;
+        Ok(answer.map(|inner| self.streamed(inner)))
+    }
+
+    /// The URL is at the upstream's own origin.
+    fn is_own(&self, url: &Url) -> bool {
+        url.origin() == self.options.url.origin()
+    }
+
     /// All bytes of a document, within its cap and its time: an upstream that drips is one that stands still.
     async fn collect(&self, body: StreamedBody, bytes_max: usize, what: &'static str) -> Result<Bytes, Failure> {
         self.in_time(body::collect(body, bytes_max, what)).await
@@ -379,8 +434,8 @@ impl Upstream {
         caller: &Caller,
         repository: &Repository,
     ) -> Result<http::Response<reqwest::Body>, Failure> {
-        let accept = Some(EVERY_FORMAT);
-        self.ask(OwnRequest { method, url, caller, accept }, Scope::pull(repository)).await
+        let headers = HeaderMap::from_iter([(ACCEPT, EVERY_FORMAT)]);
+        self.ask(Journey { method, url, caller, headers }, Scope::pull(repository)).await
     }
 
     fn manifest_url(&self, repository: &Repository, reference: &str) -> Url {

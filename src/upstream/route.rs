@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// What clients may call one upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
+pub struct RouteNames {
     /// Registries that `?ns=` may name, such as `docker.io`: host, and port where it is not 443.
     pub aliases: Vec<String>,
     /// Hosts that clients connect to, such as `docker.gateway.example`; without a port they hold for each.
@@ -89,7 +89,7 @@ pub enum UnknownUpstream {
 
 impl RouteTable {
     /// The table of these upstreams; `default` is the place of the one that is meant where nothing says otherwise.
-    pub fn new(upstreams: &[Names], default: Option<usize>) -> Result<Self, AmbiguousNames> {
+    pub fn new(upstreams: &[RouteNames], default: Option<usize>) -> Result<Self, AmbiguousNames> {
         let mut table = Self { default, ..Self::default() };
         for (place, names) in upstreams.iter().enumerate() {
             for alias in &names.aliases {
@@ -252,12 +252,12 @@ mod tests {
     const CORP: usize = 1;
     const NESTED: usize = 2;
 
-    fn names(aliases: &[&str], hosts: &[&str], prefix: &str) -> Names {
+    fn names(aliases: &[&str], hosts: &[&str], prefix: &str) -> RouteNames {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-        Names { aliases: owned(aliases), hosts: owned(hosts), prefix: Some(prefix.to_owned()) }
+        RouteNames { aliases: owned(aliases), hosts: owned(hosts), prefix: Some(prefix.to_owned()) }
     }
 
-    fn upstreams() -> [Names; 3] {
+    fn upstreams() -> [RouteNames; 3] {
         [
             names(&["docker.io", "index.docker.io"], &["hub.gateway.example"], "hub"),
             names(&["corp.example:8443"], &["corp.gateway.example:5000"], "corp"),

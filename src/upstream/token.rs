@@ -112,7 +112,11 @@ impl Upstream {
             Transport::request(Method::GET, url, &request.caller)
         };
         outgoing.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let answer = self.transport.send(outgoing).await?;
+        let answer = if self.is_own(outgoing.url()) {
+            self.transport.send(outgoing).await?
+        } else {
+            self.transport.send_abroad(outgoing).await?
+        };
         if answer.status().is_redirection() {
             return Err(Failure::RealmRefused { reason: "it redirects, which a token service must not".to_owned() });
         }

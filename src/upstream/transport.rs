@@ -1,7 +1,8 @@
 //! The HTTP clients and what every request of ours carries.
 
+use std::error::Error;
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, USER_AGENT};
@@ -9,14 +10,18 @@ use http::{Method, Response};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::sync::oneshot;
+use tower_service::Service;
 use url::Url;
 
 use super::body::{innermost, unreachable};
-use super::{Caller, Failure, Options, ProxyUse};
+use super::guard::{self, Guard};
+use super::proxy::Rules;
+use super::tls::Trust;
+use super::{Caller, Failure, Options};
 
 const OWN_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("schemabridge/", env!("CARGO_PKG_VERSION")));
 /// Connections that are kept for the next request, per host.
@@ -30,39 +35,27 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 /// How long the upstream may take to answer once an upload is complete: registries hash and move a whole layer then.
 const UPLOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Two clients: manifests may share one HTTP/2 connection, blobs each have their own HTTP/1.1 connection, so that no
-/// blob's flow control holds up another's. What streams down goes past the second one where there is no proxy on the way,
-/// because its reads cannot be limited.
+/// Two clients to the upstream's own origin: manifests may share one HTTP/2 connection, blobs each have their own
+/// HTTP/1.1 connection, so that no blob's flow control holds up another's. What streams down goes past the second one
+/// where there is no proxy on the way, because its reads cannot be limited. And a client for everywhere else.
 pub(super) struct Transport {
     documents: reqwest::Client,
     streams: reqwest::Client,
-    downloads: Option<Downloads>,
+    downloads: Option<Direct<GaiResolver>>,
+    abroad: Abroad,
     answer_timeout: Duration,
 }
 
 impl Transport {
     pub(super) fn new(options: &Options) -> Result<Self, String> {
-        let build = |protocols: &[&[u8]], http1_only: Http1| {
-            let mut builder = reqwest::Client::builder()
-                .tls_backend_preconfigured(tls_config(protocols)?)
-                .redirect(reqwest::redirect::Policy::none())
-                .referer(false)
-                .connect_timeout(options.connect_timeout)
-                .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-                .pool_idle_timeout(IDLE_CONNECTION_LIFE)
-                .tcp_nodelay(true);
-            if let ProxyUse::Direct = options.proxy {
-                builder = builder.no_proxy();
-            }
-            if let Http1::Only = http1_only {
-                builder = builder.http1_only();
-            }
-            builder.build().map_err(|error| error.without_url().to_string())
-        };
+        let trust = Trust::new(&options.tls, &options.url)?;
+        let is_direct = !options.proxy.rules().name_a_proxy_for(&options.url);
+        let downloads = || Direct::new(options, GaiResolver::new(), trust.own(&[]));
         Ok(Self {
-            documents: build(&[b"h2", b"http/1.1"], Http1::Preferred)?,
-            streams: build(&[b"http/1.1"], Http1::Only)?,
-            downloads: is_direct(options).then(|| Downloads::new(options)).transpose()?,
+            documents: client(options, trust.own(&[b"h2", b"http/1.1"]), Http1::Preferred)?,
+            streams: client(options, trust.own(&[b"http/1.1"]), Http1::Only)?,
+            downloads: is_direct.then(downloads),
+            abroad: Abroad::new(options, &trust)?,
             answer_timeout: options.answer_timeout,
         })
     }
@@ -89,6 +82,18 @@ impl Transport {
         let Some(downloads) = &self.downloads else { return self.execute(&self.streams, request).await };
         let answer = tokio::time::timeout(self.answer_timeout, downloads.send(request)).await;
         answer.unwrap_or_else(|_| Err(self.too_late()))
+    }
+
+    /// Sends a request to where somebody else's word leads, which may be no more private a place than the upstream's own.
+    pub(super) async fn send_abroad(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
+        let answer = tokio::time::timeout(self.answer_timeout, self.abroad.send(request)).await;
+        answer.unwrap_or_else(|_| Err(self.too_late()))
+    }
+
+    /// Refuses a URL that names a more private address than the upstream's own. What a name stands for is another's
+    /// business, or found out when it is dialled.
+    pub(super) async fn check_target(&self, url: &Url) -> Result<(), Failure> {
+        self.abroad.check(url).await
     }
 
     /// Sends an upload, which takes as long as the client needs to send it; the time for the answer begins when it ended.
@@ -126,17 +131,76 @@ async fn execute(client: &reqwest::Client, request: reqwest::Request) -> Result<
     final_answer(client.execute(request).await.map_err(unreachable)?.into())
 }
 
-/// The client of what streams down, straight to the upstream.
-struct Downloads(legacy::Client<HttpsConnector<HttpConnector>, reqwest::Body>);
+fn client(options: &Options, tls: ClientConfig, http1: Http1) -> Result<reqwest::Client, String> {
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(options.connect_timeout)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .pool_idle_timeout(IDLE_CONNECTION_LIFE)
+        .tcp_nodelay(true);
+    let builder = match http1 {
+        Http1::Only => builder.http1_only(),
+        Http1::Preferred => builder,
+    };
+    options.proxy.applied_to(builder)?.build().map_err(|error| error.without_url().to_string())
+}
 
-impl Downloads {
-    fn new(options: &Options) -> Result<Self, String> {
-        let mut tcp = HttpConnector::new();
+/// The client for wherever the upstream's word leads. Behind a proxy, who may be asked is all that is known of a name:
+/// the proxy dials.
+struct Abroad {
+    guard: Guard,
+    proxies: Rules,
+    direct: Direct<Guard>,
+    proxied: reqwest::Client,
+}
+
+impl Abroad {
+    fn new(options: &Options, trust: &Trust) -> Result<Self, String> {
+        let guard = Guard::new(&options.url, options.names.clone());
+        Ok(Self {
+            direct: Direct::new(options, guard.clone(), trust.abroad(&[])),
+            proxied: client(options, trust.abroad(&[b"http/1.1"]), Http1::Only)?,
+            proxies: options.proxy.rules(),
+            guard,
+        })
+    }
+
+    async fn send(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
+        self.check(request.url()).await?;
+        if self.proxies.name_a_proxy_for(request.url()) {
+            execute(&self.proxied, request).await
+        } else {
+            self.direct.send(request).await
+        }
+    }
+
+    async fn check(&self, url: &Url) -> Result<(), Failure> {
+        let checked = if self.proxies.name_a_proxy_for(url) {
+            guard::check_forbidden(url)
+        } else {
+            self.guard.check_literal(url).await
+        };
+        Ok(checked?)
+    }
+}
+
+/// A client that dials by itself, with reads that are limited and a resolver of one's choice.
+struct Direct<Resolver>(legacy::Client<HttpsConnector<HttpConnector<Resolver>>, reqwest::Body>);
+
+impl<Resolver> Direct<Resolver>
+where
+    Resolver: Service<Name, Response: Iterator<Item = SocketAddr>, Error: Into<Box<dyn Error + Send + Sync>>>,
+    Resolver: Clone + Send + Sync + 'static,
+    Resolver::Future: Send,
+{
+    fn new(options: &Options, resolver: Resolver, tls: ClientConfig) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(options.connect_timeout));
         // The connector names the protocol to TLS by itself.
-        let tls = tls_config(&[])?;
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
         let client = legacy::Client::builder(TokioExecutor::new())
@@ -146,7 +210,7 @@ impl Downloads {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .http1_max_buf_size(READ_BYTES_MAX)
             .build(connector);
-        Ok(Self(client))
+        Self(client)
     }
 
     async fn send(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
@@ -155,18 +219,10 @@ impl Downloads {
         request.headers_mut().entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
         match self.0.request(request).await {
             Ok(answer) => final_answer(answer.map(reqwest::Body::wrap)),
-            Err(error) => Err(Failure::Unreachable { reason: innermost(&error) }),
-        }
-    }
-}
-
-/// No proxy that the environment names stands before the upstream. Streams go nowhere else.
-fn is_direct(options: &Options) -> bool {
-    match options.proxy {
-        ProxyUse::Direct => true,
-        ProxyUse::Environment => {
-            let upstream = options.url.as_str().parse();
-            upstream.is_ok_and(|upstream| Matcher::from_env().intercept(&upstream).is_none())
+            Err(error) => Err(match guard::refusal_in(&error) {
+                Some(refusal) => refusal.clone().into(),
+                None => Failure::Unreachable { reason: innermost(&error) },
+            }),
         }
     }
 }
@@ -180,28 +236,8 @@ fn final_answer(answer: Response<reqwest::Body>) -> Result<Response<reqwest::Bod
     Ok(answer)
 }
 
+#[derive(Clone, Copy)]
 enum Http1 {
     Preferred,
     Only,
-}
-
-/// What the machine trusts, and the compiled-in roots where the machine names none.
-static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    Arc::new(roots)
-});
-
-fn tls_config(protocols: &[&[u8]]) -> Result<ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(Arc::clone(&ROOTS))
-        .with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    Ok(config)
 }

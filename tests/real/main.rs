@@ -12,9 +12,11 @@ mod differential;
 mod lists;
 mod old_clients;
 mod old_lists;
+mod proxy;
 mod pushes;
 mod signature;
 mod stored_schema1;
+mod upstream_tls;
 
 mod disguise;
 mod documents;

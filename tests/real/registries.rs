@@ -9,6 +9,7 @@ use crate::{
     http::{self, Answer},
     images::{Blob, Image, Twin},
     programs::{self, Program},
+    upstream_tls::Certificates,
 };
 
 /// Who may use a registry that is behind a door.
@@ -16,7 +17,7 @@ pub const USER: &str = "carol";
 pub const PASSWORD: &str = "let-me-in";
 
 /// bcrypt of the password, as glibc's `crypt` writes it at its lowest cost.
-const PASSWORD_HASH: &str = "$2b$04$qSFp4eo.m2hhe9J0irexqeKZo1SQ/kK.iGplypTRaSNyuFh/hfoTa";
+pub const PASSWORD_HASH: &str = "$2b$04$qSFp4eo.m2hhe9J0irexqeKZo1SQ/kK.iGplypTRaSNyuFh/hfoTa";
 
 /// The value of an Authorization header (RFC 7617).
 pub fn basic(user: &str, password: &str) -> String {
@@ -43,12 +44,20 @@ impl Settings {
     }
 }
 
+/// Who may come to a registry under TLS.
+#[derive(Clone, Copy)]
+pub enum Clients {
+    Anybody,
+    /// Those with a certificate.
+    Known,
+}
+
 /// A registry process with storage of its own.
 pub struct Registry {
     pub name: &'static str,
     pub address: SocketAddr,
-    _program: Program,
-    _directory: TempDir,
+    program: Program,
+    directory: TempDir,
 }
 
 impl Registry {
@@ -84,12 +93,28 @@ impl Registry {
     }
 
     fn start(name: &'static str, binary: &Path, more: Settings) -> Self {
-        let directory = programs::directory();
+        Self::start_in(programs::directory(), name, binary, more, "")
+    }
+
+    /// docker-registry with what this one holds, under TLS from now on. `clients` may ask for their certificates.
+    pub fn under_tls(self, certificates: &Certificates, clients: Clients) -> Self {
+        let Self { program, directory, .. } = self;
+        drop(program);
+        let (chain, key) = &certificates.server;
+        let asked = match clients {
+            Clients::Anybody => String::new(),
+            Clients::Known => format!(", clientcas: ['{}']", certificates.authority.display()),
+        };
+        let tls = format!(", tls: {{certificate: '{}', key: '{}'{asked}}}", chain.display(), key.display());
+        Self::start_in(directory, "docker-registry", &programs::debian("docker-registry"), Settings::Plain, &tls)
+    }
+
+    fn start_in(directory: TempDir, name: &'static str, binary: &Path, more: Settings, tls: &str) -> Self {
         let address = programs::free_address();
         let path = |name: &str| directory.path().join(name);
         let settings = path("config.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: '{}'}}}}\nhttp: {{addr: '{address}'}}\n{}",
+            "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: '{}'}}}}\nhttp: {{addr: '{address}'{tls}}}\n{}",
             path("data").display(),
             more.text(&path("htpasswd"))
         );
@@ -100,7 +125,7 @@ impl Registry {
         command.arg("serve").arg(&settings).env("OTEL_TRACES_EXPORTER", "none");
         let mut program = Program::start(name, command, directory.path());
         program.wait_for_port(address);
-        Self { name, address, _program: program, _directory: directory }
+        Self { name, address, program, directory }
     }
 
     /// Puts the image's blobs and one of its two manifests under `repository:tag`.
@@ -163,12 +188,22 @@ impl Gateway {
         Self::start_with(upstream, &store, &[], directory)
     }
 
+    /// A gateway in front of whatever is at this URL, with these variables in its environment.
+    pub fn start_before(url: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_at(url, "memory:", &[], environment, programs::directory())
+    }
+
     fn start_with(upstream: &Registry, store: &str, more: &[&str], directory: TempDir) -> Self {
+        Self::start_at(&format!("http://{}", upstream.address), store, more, &[], directory)
+    }
+
+    fn start_at(url: &str, store: &str, more: &[&str], environment: &[(&str, &str)], directory: TempDir) -> Self {
         let (address, admin) = (programs::free_address(), programs::free_address());
         let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
         command
             .arg("serve")
-            .args(["--upstream", &format!("http://{}", upstream.address)])
+            .envs(environment.iter().copied())
+            .args(["--upstream", url])
             .args(["--listen", &address.to_string()])
             .args(["--admin-listen", &admin.to_string()])
             .args(["--store", store])
@@ -177,6 +212,11 @@ impl Gateway {
         let mut program = Program::start("schemabridge", command, directory.path());
         program.wait_for_port(address);
         Self { address, program, _directory: directory }
+    }
+
+    /// Everything that the gateway has written so far.
+    pub fn log(&self) -> String {
+        self.program.log()
     }
 
     /// Waits for a line of the gateway's log, which is written after its answer was sent, and gives it.

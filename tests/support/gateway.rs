@@ -1,7 +1,8 @@
 //! The gateway under test, started in this process in front of an in-process upstream.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -10,8 +11,8 @@ use schemabridge::gateway::{ChallengeMode, IndexLimits, Options, Pushes, Reposit
 use schemabridge::negotiate::{PlatformRule, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
-use schemabridge::upstream::Authentication;
-use schemabridge::upstream::route::Names;
+use schemabridge::upstream::route::RouteNames;
+use schemabridge::upstream::{Authentication, Names, ProxyUse, Redirects, Tls};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -42,7 +43,7 @@ impl Setup {
         let url = upstream.url().parse().unwrap();
         let options = Options { upstream_name: name.to_owned(), ..Options::for_upstream(url) };
         let [prefix, alias, host] = [name, alias, host].map(str::to_owned);
-        let names = Names { aliases: vec![alias], hosts: vec![host], prefix: Some(prefix) };
+        let names = RouteNames { aliases: vec![alias], hosts: vec![host], prefix: Some(prefix) };
         self.with_all(|all| all.site.upstreams.push((options, names)))
     }
 
@@ -155,9 +156,40 @@ impl Setup {
         self.with(move |options| options.index = limits)
     }
 
+    /// Says which addresses names have, in place of the system, where it is about where they may lead.
+    pub fn names(self, tell: impl Fn(&str) -> Vec<IpAddr> + Send + Sync + 'static) -> Self {
+        self.with(|options| options.upstream.names = Names::Told(Arc::new(tell)))
+    }
+
+    /// What becomes of redirects.
+    pub fn redirects(self, redirects: Redirects) -> Self {
+        self.with(|options| options.upstream.redirects = redirects)
+    }
+
+    /// The hosts to which clients are let go by themselves.
+    pub fn redirect_hosts(self, patterns: &[&str]) -> Self {
+        let patterns = patterns.iter().map(|pattern| pattern.parse().unwrap()).collect();
+        self.with(|options| options.upstream.redirect_hosts = patterns)
+    }
+
+    /// TLS to the upstream.
+    pub fn tls(self, tls: Tls) -> Self {
+        self.with(|options| options.upstream.tls = tls)
+    }
+
+    /// The way to the upstream.
+    pub fn proxy(self, proxy: ProxyUse) -> Self {
+        self.with(|options| options.upstream.proxy = proxy)
+    }
+
     /// Starts the gateway.
     pub async fn before(self, upstream: &Upstream) -> Gateway {
-        let mut options = ServiceOptions::alone(Options::for_upstream(upstream.url().parse().unwrap()));
+        self.before_url(&upstream.url()).await
+    }
+
+    /// Starts the gateway in front of whatever is at this URL.
+    pub async fn before_url(self, url: &str) -> Gateway {
+        let mut options = ServiceOptions::alone(Options::for_upstream(url.parse().unwrap()));
         self.changes.into_iter().for_each(|change| change(&mut options));
         let gateway = Service::start(options).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

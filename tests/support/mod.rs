@@ -9,8 +9,10 @@ pub mod images;
 pub mod objects;
 pub mod parents;
 pub mod process;
+pub mod proxy;
 pub mod registry;
 pub mod server;
+pub mod secure;
 pub mod upstream;
 
 use std::future::Future;
