@@ -5,11 +5,16 @@
 //! digest, and [`Upstream::forward`] streams anything else.
 
 pub mod body;
+mod breaker;
 pub mod caller;
 pub mod challenge;
 pub mod credentials;
 pub mod failure;
 pub mod headers;
+mod limits;
+mod metrics;
+mod pace;
+mod rate_limit;
 mod redirect;
 pub mod token;
 mod transport;
@@ -28,8 +33,12 @@ use crate::image::reference::{Reference, Repository};
 
 pub use body::StreamedBody;
 use body::UploadBody;
+pub use breaker::BreakerPolicy;
 pub use caller::Caller;
 pub use failure::{Failure, Refusal};
+use limits::Traffic;
+pub use limits::{Limits, Permission};
+pub use metrics::Metrics;
 use redirect::OwnRequest;
 
 /// The header in which a registry names the digest of a manifest.
@@ -64,6 +73,10 @@ pub struct Options {
     pub token_realm: Option<Url>,
     /// Whether the proxies named by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are used.
     pub proxy: ProxyUse,
+    /// Where permission comes from. Default: the upstream, asked with each caller's own credentials.
+    pub permission: Permission,
+    /// How much is asked of it at once.
+    pub limits: Limits,
 }
 
 /// Where connections go first.
@@ -86,6 +99,8 @@ impl Options {
             document_timeout: Duration::from_secs(60),
             token_realm: None,
             proxy: ProxyUse::Environment,
+            permission: Permission::Upstream,
+            limits: Limits::default(),
         }
     }
 }
@@ -137,9 +152,14 @@ pub enum RequestBody {
 }
 
 impl Upstream {
-    /// A client for this registry. Nothing is dialled until the first request.
+    /// A client for this registry, counted by nobody. Nothing is dialled until the first request.
     pub fn new(options: Options) -> Result<Self, UnusableUpstream> {
-        let transport = transport::Transport::new(&options)
+        Self::named("default", options, &Metrics::default())
+    }
+
+    /// A client for this registry, counted under this name.
+    pub fn named(name: &str, options: Options, metrics: &Metrics) -> Result<Self, UnusableUpstream> {
+        let transport = transport::Transport::new(&options, Traffic::new(&options, name, metrics))
             .map_err(|reason| UnusableUpstream { url: options.url.to_string(), reason })?;
         Ok(Self { options, transport, realm: token::RealmMemory::default() })
     }
@@ -147,6 +167,16 @@ impl Upstream {
     /// The registry's URL.
     pub const fn url(&self) -> &Url {
         &self.options.url
+    }
+
+    /// Where permission to see what it has comes from.
+    pub const fn permission(&self) -> Permission {
+        self.options.permission
+    }
+
+    /// By its own count, it lets fewer requests through than the operator wants to keep.
+    pub fn is_near_rate_limit(&self) -> bool {
+        self.transport.traffic.is_near_rate_limit()
     }
 
     /// The registry's host and port, for a sentence that a person reads.

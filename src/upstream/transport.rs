@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use url::Url;
 
 use super::body::{innermost, unreachable};
+use super::limits::{Traffic, Travel};
 use super::{Caller, Failure, Options, ProxyUse};
 
 const OWN_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("schemabridge/", env!("CARGO_PKG_VERSION")));
@@ -38,10 +39,11 @@ pub(super) struct Transport {
     streams: reqwest::Client,
     downloads: Option<Downloads>,
     answer_timeout: Duration,
+    pub(super) traffic: Traffic,
 }
 
 impl Transport {
-    pub(super) fn new(options: &Options) -> Result<Self, String> {
+    pub(super) fn new(options: &Options, traffic: Traffic) -> Result<Self, String> {
         let build = |protocols: &[&[u8]], http1_only: Http1| {
             let mut builder = reqwest::Client::builder()
                 .tls_backend_preconfigured(tls_config(protocols)?)
@@ -64,6 +66,7 @@ impl Transport {
             streams: build(&[b"http/1.1"], Http1::Only)?,
             downloads: is_direct(options).then(|| Downloads::new(options)).transpose()?,
             answer_timeout: options.answer_timeout,
+            traffic,
         })
     }
 
@@ -81,11 +84,15 @@ impl Transport {
 
     /// Sends a request for a document and waits for the head of the answer.
     pub(super) async fn send(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
-        self.execute(&self.documents, request).await
+        self.traffic.carry(Travel::Document, request, |request| self.execute(&self.documents, request)).await
     }
 
     /// Sends a request whose bodies stream.
     pub(super) async fn send_streaming(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
+        self.traffic.carry(Travel::Stream, request, |request| self.download(request)).await
+    }
+
+    async fn download(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
         let Some(downloads) = &self.downloads else { return self.execute(&self.streams, request).await };
         let answer = tokio::time::timeout(self.answer_timeout, downloads.send(request)).await;
         answer.unwrap_or_else(|_| Err(self.too_late()))
@@ -93,6 +100,14 @@ impl Transport {
 
     /// Sends an upload, which takes as long as the client needs to send it; the time for the answer begins when it ended.
     pub(super) async fn send_upload(
+        &self,
+        request: reqwest::Request,
+        ended: oneshot::Receiver<()>,
+    ) -> Result<Response<reqwest::Body>, Failure> {
+        self.traffic.carry(Travel::Stream, request, |request| self.upload(request, ended)).await
+    }
+
+    async fn upload(
         &self,
         request: reqwest::Request,
         ended: oneshot::Receiver<()>,
