@@ -276,7 +276,7 @@ impl GatewayArguments {
         };
         options.store = self.store.location()?;
         options.cache_bytes = self.cache_size;
-        options.tag_ttl = self.tag_ttl;
+        options.tags.ttl = self.tag_ttl;
         options.challenge = match self.challenge {
             Challenge::Pass => ChallengeMode::Pass,
             Challenge::Rewrite => ChallengeMode::Rewrite,

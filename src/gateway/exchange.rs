@@ -1,17 +1,19 @@
 //! One request, and what the floors below need to know of it.
 
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HOST, HeaderName, USER_AGENT};
+use http::header::{ACCEPT, HOST, HeaderMap, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::uri::Authority;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::negotiate::Client;
-use crate::upstream::{Caller, RequestBody};
+use crate::upstream::{Caller, Permission, RequestBody};
 
+use super::freshness::{mark_stale, wants_revalidation};
 use super::record::Record;
 use super::{Fault, Options};
 
@@ -39,6 +41,8 @@ pub(super) struct Exchange {
     pub(super) record: Record,
     neighbour: Neighbour,
     external_url: Option<String>,
+    /// How old what the answer rests on is, where the upstream could not be asked.
+    stale: Mutex<Option<Duration>>,
 }
 
 impl Exchange {
@@ -47,8 +51,31 @@ impl Exchange {
         let user_agent = head.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes);
         let client = Client::from_headers(accept, user_agent, &options.policy);
         let external_url = options.external_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
-        let caller = Caller::from_headers(&head.headers);
-        Self { caller, client, body, record: Record::default(), neighbour, external_url, head }
+        let caller = match options.upstream.permission {
+            Permission::Upstream => Caller::from_headers(&head.headers),
+            // What goes upstream for everybody alike holds nothing of one client's.
+            Permission::Gateway => Caller::default(),
+        };
+        let stale = Mutex::default();
+        Self { caller, client, body, record: Record::default(), neighbour, external_url, stale, head }
+    }
+
+    /// The client wants to hear what the upstream says now.
+    pub(super) fn wants_revalidation(&self) -> bool {
+        wants_revalidation(&self.head.headers)
+    }
+
+    /// The answer rests on something so old.
+    pub(super) fn note_stale(&self, age: Duration) {
+        let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        *stale = Some(stale.map_or(age, |known| known.max(age)));
+    }
+
+    /// Says on an answer how old what it rests on is, if the upstream was not asked.
+    pub(super) fn mark(&self, answer: &mut HeaderMap) {
+        if let Some(age) = *self.stale.lock().unwrap_or_else(PoisonError::into_inner) {
+            mark_stale(answer, age);
+        }
     }
 
     /// All of the body, if it has at most `bytes_max` bytes and arrives in time.

@@ -5,12 +5,61 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
+use crate::upstream;
+
 use super::Gateway;
 
 /// The counters of one gateway.
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     derived_digest_requests: Family<DerivedDigestRequest, Counter>,
+    cache_requests: Family<CacheRequest, Counter>,
+    pub(super) upstream: upstream::Metrics,
+}
+
+/// How the question what a reference names was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// From what was remembered.
+    Hit,
+    /// By the upstream, and nothing was remembered.
+    Miss,
+    /// By the upstream, although something was remembered.
+    Revalidated,
+    /// By the upstream, to somebody else who asked the same at that moment.
+    Coalesced,
+    /// From what was remembered, because the upstream could not be asked.
+    Stale,
+    /// By the upstream, where nothing is ever remembered.
+    Bypass,
+}
+
+/// What was remembered, or would have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remembered {
+    /// What a reference names.
+    Tag,
+    /// That it names nothing.
+    Negative,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheRequest {
+    cache: &'static str,
+    result: &'static str,
+}
+
+impl Asked {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Revalidated => "revalidated",
+            Self::Coalesced => "coalesced",
+            Self::Stale => "stale",
+            Self::Bypass => "bypass",
+        }
+    }
 }
 
 /// How a request for a derived digest ended, for a caller who may see its source.
@@ -46,13 +95,27 @@ impl Gateway {
         self.metrics.derived_digest_requests.get_or_create(&label).inc();
     }
 
-    /// Makes the counters of this gateway and its store known to whoever shows them.
+    pub(super) fn count_asked(&self, remembered: Remembered, asked: Asked) {
+        let cache = match remembered {
+            Remembered::Tag => "tag",
+            Remembered::Negative => "negative",
+        };
+        self.metrics.cache_requests.get_or_create(&CacheRequest { cache, result: asked.as_str() }).inc();
+    }
+
+    /// Makes the counters of this gateway, its upstream and its store known to whoever shows them.
     pub fn register_metrics(&self, registry: &mut Registry) {
         registry.register(
             "derived_digest_requests",
             "Requests for a derived digest by callers who may see its source, by how they ended",
             self.metrics.derived_digest_requests.clone(),
         );
+        registry.register(
+            "cache_requests",
+            "Questions that something remembered can answer, by how they were answered",
+            self.metrics.cache_requests.clone(),
+        );
+        self.metrics.upstream.register(registry);
         self.store.metrics().register(registry);
         // Shown from the start, so that an alert on the first loss has something to rise from.
         for result in [DerivedDigest::Hit, DerivedDigest::Rederived, DerivedDigest::Lost] {

@@ -11,6 +11,7 @@ mod challenge;
 mod derive;
 mod exchange;
 pub mod fault;
+mod freshness;
 mod index;
 mod legacy;
 mod metrics;
@@ -24,7 +25,7 @@ mod token;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
@@ -38,11 +39,12 @@ use crate::store::sweep::Bounds;
 use crate::store::{Location, Memory, Store};
 use crate::translate::EDITION;
 use crate::translate::sign::SigningKey;
-use crate::upstream::{self, RequestBody, Upstream};
+use crate::upstream::{self, Permission, RequestBody, Upstream};
 
 pub use body::Body;
 use exchange::Exchange;
 use fault::Fault;
+pub use freshness::{OnMissing, TagPolicy, TagRule};
 pub use index::IndexLimits;
 pub use record::Outcome;
 use record::Unanswered;
@@ -66,8 +68,8 @@ pub struct Options {
     pub store: Location,
     /// How many bytes of documents the process keeps in memory. Default 256 MiB.
     pub cache_bytes: u64,
-    /// How long the upstream's consent to one caller is remembered. Default 0: it is asked each time.
-    pub tag_ttl: Duration,
+    /// How long the gateway goes by what the upstream said before. Default: the upstream is asked each time.
+    pub tags: TagPolicy,
     /// What becomes of the realm in the upstream's bearer challenge.
     pub challenge: ChallengeMode,
     /// The gateway's own URL as clients know it; without it, it is built from each request.
@@ -111,7 +113,7 @@ impl Options {
             upstream: upstream::Options::new(url),
             store: Location::Memory,
             cache_bytes: 256 << 20,
-            tag_ttl: Duration::ZERO,
+            tags: TagPolicy::under(Permission::Upstream),
             challenge: ChallengeMode::Pass,
             external_url: None,
             trusted_proxies: Vec::new(),
@@ -155,18 +157,19 @@ impl Gateway {
     /// A gateway that is ready to answer. The upstream is not asked: one that is down does not stop the start.
     pub fn start(options: Options) -> Result<Arc<Self>, StartError> {
         let store = Store::open(&options.store)?;
-        let upstream = Upstream::new(options.upstream.clone())?;
+        let metrics = metrics::Metrics::default();
+        let upstream = Upstream::named(&options.upstream_name, options.upstream.clone(), &metrics.upstream)?;
         let signing_key = OnceCell::new_with(options.signing_key.clone());
         Ok(Arc::new(Self {
             upstream,
             store,
             memory: Memory::new(options.cache_bytes),
-            resolutions: resolve::Resolutions::new(options.tag_ttl, random_bytes()?),
+            resolutions: resolve::Resolutions::new(random_bytes()?),
             pings: challenge::Pings::default(),
             sizes: blob::Sizes::default(),
             refusals: legacy::Refusals::default(),
             signing_key,
-            metrics: metrics::Metrics::default(),
+            metrics,
             options,
         }))
     }
@@ -196,7 +199,10 @@ impl Gateway {
         let mut exchange = Exchange::new(head, body, self.client_address(peer), &self.options);
         let unanswered = Unanswered::new(&exchange.head);
         let mut response = match self.dispatch(&mut exchange).await {
-            Ok(response) => response,
+            Ok(mut response) => {
+                exchange.mark(response.headers_mut());
+                response
+            }
             Err(fault) => {
                 legacy::remember(&self.refusals, &exchange, &fault);
                 exchange.record.fault(&fault);

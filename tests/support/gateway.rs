@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use schemabridge::gateway::{self, ChallengeMode, IndexLimits, Options, Pushes};
+use prometheus_client::registry::Registry;
+use schemabridge::gateway::{self, ChallengeMode, IndexLimits, Options, Pushes, TagPolicy};
 use schemabridge::negotiate::{PlatformRule, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
+use schemabridge::upstream::{Limits, Permission};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -37,7 +39,30 @@ impl Setup {
 
     /// Remembers one caller's answer for so long.
     pub fn tag_ttl(self, ttl: Duration) -> Self {
-        self.with(move |options| options.tag_ttl = ttl)
+        self.with(move |options| options.tags.ttl = ttl)
+    }
+
+    /// Gives everybody what the gateway itself may see: what the upstream said once holds for all, and an hour long.
+    pub fn permission_from_the_gateway(self) -> Self {
+        self.with(|options| {
+            options.upstream.permission = Permission::Gateway;
+            options.tags = TagPolicy { ttl: Duration::from_secs(3600), ..TagPolicy::under(Permission::Gateway) };
+        })
+    }
+
+    /// Goes by what the upstream said before as this policy says.
+    pub fn tags(self, change: impl FnOnce(&mut TagPolicy) + 'static) -> Self {
+        self.with(|options| change(&mut options.tags))
+    }
+
+    /// Asks so much of the upstream at once.
+    pub fn limits(self, change: impl FnOnce(&mut Limits) + 'static) -> Self {
+        self.with(|options| change(&mut options.upstream.limits))
+    }
+
+    /// Waits so long for the head of an answer.
+    pub fn answer_timeout(self, timeout: Duration) -> Self {
+        self.with(move |options| options.upstream.answer_timeout = timeout)
     }
 
     /// Lets pushes through.
@@ -92,9 +117,16 @@ impl Setup {
 
     /// Starts the gateway.
     pub async fn before(self, upstream: &Upstream) -> Gateway {
-        let mut options = Options::for_upstream(upstream.url().parse().unwrap());
+        self.before_url(&upstream.url()).await
+    }
+
+    /// Starts the gateway before whatever is or is not at this URL.
+    pub async fn before_url(self, url: &str) -> Gateway {
+        let mut options = Options::for_upstream(url.parse().unwrap());
         self.changes.into_iter().for_each(|change| change(&mut options));
         let gateway = gateway::Gateway::start(options).unwrap();
+        let mut registry = Registry::with_prefix("schemabridge");
+        gateway.register_metrics(&mut registry);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -103,13 +135,14 @@ impl Setup {
             let _dropped = stopped.await;
         };
         let serving = tokio::spawn(server::serve(listener, gateway, shutdown));
-        Gateway { address, stop: Some(stop), serving: Some(serving) }
+        Gateway { address, registry, stop: Some(stop), serving: Some(serving) }
     }
 }
 
 /// A running gateway. Ends when dropped; [`Gateway::stop`] waits until it has ended.
 pub struct Gateway {
     address: SocketAddr,
+    registry: Registry,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
 }
@@ -122,6 +155,14 @@ impl Gateway {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The value of this metric, written with its labels as it is shown; 0 if it is not.
+    pub fn metric(&self, series: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let values = text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        values.map(|value| value.parse::<u64>().unwrap()).next().unwrap_or_default()
     }
 
     /// Sends the call and reads the whole answer.

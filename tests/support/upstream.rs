@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -69,10 +69,36 @@ impl Drop for Upstream {
     }
 }
 
+/// A registry that is not up yet: its port is taken, and every connection to it refused.
+pub struct Absent {
+    socket: TcpSocket,
+}
+
+impl Absent {
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self { socket }
+    }
+
+    /// `http://127.0.0.1:port`, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.socket.local_addr().unwrap())
+    }
+
+    /// It comes up, empty.
+    pub fn come_up(self) -> Upstream {
+        Upstream::on(self.socket.listen(1024).unwrap())
+    }
+}
+
 impl Upstream {
     /// An empty registry that everyone may read, on a free port.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::on(TcpListener::bind(("127.0.0.1", 0)).await.unwrap())
+    }
+
+    fn on(listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             contents: Mutex::new(Contents::new(address)),
