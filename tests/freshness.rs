@@ -251,6 +251,21 @@ mod absent {
     }
 
     #[tokio::test]
+    async fn a_404_from_before_a_push_is_not_remembered_after_it() {
+        let (upstream, image) = upstream().await;
+        let gateway = setup().push().before(&upstream).await;
+        upstream.when("HEAD", MISSING).times(1).answer(Answer::new(404));
+        let gate = upstream.when("HEAD", MISSING).times(1).hold();
+        let waiting = crowd(&gateway, 1, &Client::curl().get(MISSING)).await;
+        gate.reached(1).await;
+        let put = Call::new("PUT", MISSING).header("Content-Type", images::OCI).body(image.oci().bytes.to_vec());
+        assert_eq!(gateway.send(&put).await.status, 201);
+        gate.open();
+        assert_eq!(replies(waiting).await[0].status, 404);
+        assert_eq!(gateway.get(&Client::curl(), MISSING).await.status, 200);
+    }
+
+    #[tokio::test]
     async fn it_can_be_switched_off() {
         let (upstream, image) = upstream().await;
         let gateway = Setup::default().tags(|tags| tags.negative_ttl = Duration::ZERO).before(&upstream).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use schemabridge::upstream::{BreakerPolicy, Limits};
 
-use crate::support::client::{Call, Client};
+use crate::support::client::{Call, Client, raw};
 use crate::support::fault::Answer;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::images::Image;
@@ -133,6 +133,11 @@ mod breaker {
         Setup::default().limits(move |limits| limits.breaker = Some(policy))
     }
 
+    fn at_the_first_failure() -> Setup {
+        let policy = BreakerPolicy { failures: NonZeroU32::MIN, first_pause: HOUR, longest_pause: HOUR };
+        Setup::default().limits(move |limits| limits.breaker = Some(policy))
+    }
+
     #[tokio::test]
     async fn an_upstream_that_does_not_answer_is_left_alone() {
         let stage = stage(breaker(HOUR)).await;
@@ -211,10 +216,18 @@ mod breaker {
         }
     }
 
+    #[tokio::test]
+    async fn a_client_that_breaks_off_its_upload_does_not_open_it() {
+        let stage = stage(at_the_first_failure().push()).await;
+        let head = "POST /v2/app/blobs/uploads/ HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n";
+        raw(stage.gateway.address(), format!("{head}3\r\nabc\r\nno chunk\r\n").as_bytes()).await;
+        assert_eq!((stage.errors("unreachable"), stage.breaker()), (1, 0));
+    }
+
     /// What another origin does with a redirect is not the upstream's doing.
     #[tokio::test]
     async fn another_origin_does_not_open_it() {
-        let stage = stage(breaker(HOUR)).await;
+        let stage = stage(at_the_first_failure()).await;
         let elsewhere = Upstream::start().await;
         elsewhere.when("*", "*").reset();
         stage.upstream.when("GET", "/v2/app/blobs/*").redirect(307, &format!("{}/config", elsewhere.url()));

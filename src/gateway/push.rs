@@ -100,6 +100,8 @@ impl Gateway {
             (StatusCode::ACCEPTED, Some(location)) => self.upload_url(location)?,
             _ => return Err(self.upstream.refused(opened).await.into()),
         };
+        // What is unread of it would hold up the next request where few may be in flight.
+        drop(opened);
         let query = match url.query() {
             Some(query) => format!("{query}&digest={digest}"),
             None => format!("digest={digest}"),

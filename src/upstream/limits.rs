@@ -67,8 +67,10 @@ impl Default for Limits {
 pub(super) enum Travel {
     /// On a connection that it may share.
     Document,
-    /// On one of its own.
-    Stream,
+    /// On one of its own, from the upstream.
+    Download,
+    /// On one of its own, from a client.
+    Upload,
 }
 
 /// Everything that is under way to one upstream.
@@ -149,7 +151,7 @@ impl Traffic {
             }
         };
         let answer = send(request).await;
-        admitted.judged(self.verdict(&answer));
+        admitted.judged(self.verdict(travel, &answer));
         match &answer {
             Ok(answer) => {
                 self.meter.answered(operation, answer.status());
@@ -179,7 +181,7 @@ impl Traffic {
             }
             // A stream that waits for its connection keeps no document from being asked for.
             let stream = match travel {
-                Travel::Stream => permit(self.streams.as_ref()).await,
+                Travel::Download | Travel::Upload => permit(self.streams.as_ref()).await,
                 Travel::Document => None,
             };
             Permits([stream, permit(self.in_flight.as_ref()).await])
@@ -223,8 +225,10 @@ impl Traffic {
     }
 
     /// One caller's 500 is no reason to leave the others without an answer: it may be about what he asked for.
-    fn verdict(&self, answer: &Result<Response<reqwest::Body>, Failure>) -> Verdict {
+    fn verdict(&self, travel: Travel, answer: &Result<Response<reqwest::Body>, Failure>) -> Verdict {
         let failed = match answer {
+            // The client may be who broke it off.
+            Err(_) if travel == Travel::Upload => return Verdict::Unknown,
             Err(Failure::Unreachable { .. } | Failure::TimedOut { .. }) => true,
             Err(_) => return Verdict::Unknown,
             Ok(answer) => match answer.status().as_u16() {

@@ -89,7 +89,7 @@ impl Transport {
 
     /// Sends a request whose bodies stream.
     pub(super) async fn send_streaming(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
-        self.traffic.carry(Travel::Stream, request, |request| self.download(request)).await
+        self.traffic.carry(Travel::Download, request, |request| self.download(request)).await
     }
 
     async fn download(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
@@ -104,7 +104,7 @@ impl Transport {
         request: reqwest::Request,
         ended: oneshot::Receiver<()>,
     ) -> Result<Response<reqwest::Body>, Failure> {
-        self.traffic.carry(Travel::Stream, request, |request| self.upload(request, ended)).await
+        self.traffic.carry(Travel::Upload, request, |request| self.upload(request, ended)).await
     }
 
     async fn upload(
