@@ -128,7 +128,7 @@ mod fresh {
         let (upstream, image) = upstream().await;
         let gateway = Setup::default().permission_from_the_gateway().before(&upstream).await;
         let derived = format!("/v2/app/manifests/{}", image.schema2().digest);
-        for caller in [None, Some(basic("ann", "1")), Some(basic("bob", "2"))] {
+        for caller in [Some(basic("ann", "1")), None, Some(basic("bob", "2"))] {
             for target in [TAGGED, &derived] {
                 let call = Client::docker_17().get(target);
                 let call = caller.iter().fold(call, |call, caller| call.header("Authorization", caller));
