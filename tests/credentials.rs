@@ -120,8 +120,18 @@ mod pass_through {
         let gateway = Setup::default().tag_ttl(std::time::Duration::from_secs(3600)).before(&upstream).await;
         let part = |json: &str| data_encoding::BASE64URL_NOPAD.encode(json.as_bytes());
         let token = |claims: &str| format!("Bearer {}.{}.c2ln", part("{\"alg\":\"ES256\"}"), part(claims));
-        let cases =
-            [("{\"exp\":1}", 3), ("{\"exp\":99999999999}", 1), ("{\"exp\":\"x\"}", 1), ("{}", 1), ("no json", 1)];
+        let cases = [
+            ("{\"exp\":1}", 3),
+            ("{\"exp\":0}", 3),
+            ("{\"exp\":-1}", 3),
+            ("{\"exp\":1000000000.5}", 3),
+            ("{\"exp\":99999999999}", 1),
+            ("{\"exp\":1e12}", 1),
+            ("{\"exp\":1e300}", 1),
+            ("{\"exp\":\"x\"}", 1),
+            ("{}", 1),
+            ("no json", 1),
+        ];
         for (claims, questions) in cases {
             upstream.forget();
             for _ in 0..3 {
@@ -132,13 +142,16 @@ mod pass_through {
         }
     }
 
+    /// But for a 404, which is remembered for a short while.
     #[tokio::test]
     async fn a_refusal_is_never_remembered() {
         let (upstream, _) = upstream().await;
-        let gateway = Setup::default().tag_ttl(std::time::Duration::from_secs(3600)).before(&upstream).await;
-        upstream.when("HEAD", TAGGED).times(1).answer(Answer::error(404, "MANIFEST_UNKNOWN", "no"));
-        assert_eq!(gateway.get(&Client::curl(), TAGGED).await.status, 404);
-        assert_eq!(gateway.get(&Client::curl(), TAGGED).await.status, 200);
+        for status in [400, 401, 403, 410, 429, 500, 503] {
+            let gateway = Setup::default().tag_ttl(std::time::Duration::from_secs(3600)).before(&upstream).await;
+            upstream.when("HEAD", TAGGED).times(1).answer(Answer::new(status));
+            assert_eq!(gateway.get(&Client::curl(), TAGGED).await.status, status);
+            assert_eq!(gateway.get(&Client::curl(), TAGGED).await.status, 200, "after {status}");
+        }
     }
 }
 

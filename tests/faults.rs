@@ -1,9 +1,11 @@
 //! Whatever the upstream does wrong, no client is given bytes that are not what they are called, nothing wrong is kept,
 //! and a troubled upstream is not asked twice.
 
+use std::time::Duration;
+
 use crate::support::client::Client;
 use crate::support::fault::Answer;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, Setup};
 use crate::support::images::{self, Document, Image, Kind};
 use crate::support::upstream::Upstream;
 
@@ -262,7 +264,8 @@ mod resolving {
     async fn a_refusal_is_never_followed_by_a_get() {
         for status in [400, 401, 403, 404, 429, 500, 502, 503, 504] {
             let image = Image::classic("app");
-            let (upstream, gateway) = with(&image.oci(), &image).await;
+            let (upstream, _) = with(&image.oci(), &image).await;
+            let gateway = Setup::default().tags(|tags| tags.negative_ttl = Duration::ZERO).before(&upstream).await;
             upstream.when("HEAD", TAGGED).answer(Answer::new(status).header("retry-after", "5"));
             for client in [Client::docker_1_9_1(), Client::curl()] {
                 upstream.forget();

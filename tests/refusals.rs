@@ -1,8 +1,10 @@
 //! Who cannot be served is told why, in the one form that every engine shows and none chokes on.
 
+use std::time::Duration;
+
 use crate::support::client::{Call, Client};
 use crate::support::fault::Answer;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, Setup};
 use crate::support::images::{self, Document, Image, Kind};
 use crate::support::upstream::Upstream;
 
@@ -12,7 +14,8 @@ const V1: &str = "/v1/repositories/team/app/images";
 async fn with(document: &Document) -> (Upstream, Gateway) {
     let upstream = Upstream::start().await;
     upstream.put("team/app", "latest", document);
-    let gateway = Gateway::before(&upstream).await;
+    // Every refusal is the upstream's of this moment.
+    let gateway = Setup::default().tags(|tags| tags.negative_ttl = Duration::ZERO).before(&upstream).await;
     (upstream, gateway)
 }
 

@@ -177,7 +177,7 @@ async fn crowd(gateways: &[Arc<Service>]) -> BTreeSet<Bytes> {
 /// A gateway that knows what the tag names, so that the crowd does not open a thousand connections to the upstream.
 async fn primed(upstream: &Upstream, directory: &std::path::Path) -> Arc<Service> {
     let mut options = Options::for_upstream(upstream.url().parse().unwrap());
-    options.tag_ttl = std::time::Duration::from_secs(3600);
+    options.tags.ttl = std::time::Duration::from_secs(3600);
     let mut all = ServiceOptions::alone(options);
     all.shared.store = Location::Directory(directory.to_owned());
     let gateway = Service::start(all).unwrap();

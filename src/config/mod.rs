@@ -1,6 +1,7 @@
 //! Floor 6: what the operator says, from flags, their `SCHEMABRIDGE_…` twins and a file. Nothing else reads the
 //! environment.
 
+mod auth;
 pub mod file;
 mod keys;
 pub mod tables;
@@ -19,12 +20,13 @@ use url::Url;
 
 use crate::gateway::service::{ServiceOptions, Site};
 use crate::gateway::{ChallengeMode, IndexLimits, Options, Pushes, SharedOptions};
-use crate::negotiate::{PlatformRule, Policy, WithoutAccept};
+use crate::negotiate::{Glob, PlatformRule, Policy, WithoutAccept};
 use crate::store::sweep::Bounds;
 use crate::store::{Bucket, Location};
 use crate::translate::sign::SigningKey;
-use crate::upstream;
+use crate::upstream::{self, Redirects, Tls};
 
+use auth::{AuthArguments, Binding};
 use file::File;
 pub use keys::{documentation, flags_in_force};
 use tables::UpstreamTable;
@@ -100,9 +102,10 @@ pub struct GatewayArguments {
     #[arg(long, env = "SCHEMABRIDGE_CACHE_SIZE", value_name = "SIZE", default_value = "256MiB", value_parser = values::byte_size)]
     pub cache_size: u64,
 
-    /// How long the upstream's consent to one caller is remembered; 0s asks each time
-    #[arg(long, env = "SCHEMABRIDGE_TAG_TTL", value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
-    pub tag_ttl: Duration,
+    /// How long the upstream's answer to one caller is remembered; 0s asks each time [default: 0s, or 60s where the
+    /// credentials are the gateway's own]
+    #[arg(long, env = "SCHEMABRIDGE_TAG_TTL", value_name = "DURATION", value_parser = values::duration)]
+    pub tag_ttl: Option<Duration>,
 
     /// What becomes of the realm in the upstream's bearer challenge
     #[arg(long, env = "SCHEMABRIDGE_CHALLENGE", value_name = "MODE", default_value = "pass")]
@@ -119,6 +122,23 @@ pub struct GatewayArguments {
     /// A token service beyond the upstream's own host that its challenges may name; repeatable
     #[arg(long, env = "SCHEMABRIDGE_TOKEN_REALM", value_name = "URL", value_delimiter = ',', value_parser = values::plain_url)]
     pub token_realm: Vec<Url>,
+
+    /// Whose credentials the upstream is shown.
+    #[command(flatten)]
+    pub auth: AuthArguments,
+
+    /// Whether clients follow redirects of blobs or the gateway does; auto: it does for Docker before 1.13 and where the
+    /// target is not one of the redirect hosts
+    #[arg(long, env = "SCHEMABRIDGE_REDIRECTS", value_name = "MODE", default_value = "auto")]
+    pub redirects: RedirectsForm,
+
+    /// Hosts to which redirects let clients go; repeatable
+    #[arg(long, env = "SCHEMABRIDGE_REDIRECT_HOSTS", value_name = "GLOB", value_delimiter = ',', default_value = "*")]
+    pub redirect_hosts: Vec<Glob>,
+
+    /// Authorities in PEM that are trusted for the upstream beside the machine's
+    #[arg(long, env = "SCHEMABRIDGE_UPSTREAM_CA", value_name = "FILE")]
+    pub upstream_ca: Option<PathBuf>,
 
     /// Let pushes through to the upstream
     #[arg(long, env = "SCHEMABRIDGE_PUSH", value_parser = clap::builder::BoolishValueParser::new())]
@@ -246,6 +266,48 @@ pub enum LogFormat {
     Json,
 }
 
+/// Who follows redirects of blobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RedirectsForm {
+    /// The client.
+    Pass,
+    /// The gateway.
+    Follow,
+    /// Whoever can.
+    Auto,
+}
+
+impl RedirectsForm {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Follow => "follow",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+impl From<RedirectsForm> for Redirects {
+    fn from(form: RedirectsForm) -> Self {
+        match form {
+            RedirectsForm::Pass => Self::Pass,
+            RedirectsForm::Follow => Self::Follow,
+            RedirectsForm::Auto => Self::Auto,
+        }
+    }
+}
+
+impl From<&Redirects> for RedirectsForm {
+    fn from(redirects: &Redirects) -> Self {
+        match redirects {
+            Redirects::Pass => Self::Pass,
+            Redirects::Follow => Self::Follow,
+            Redirects::Auto => Self::Auto,
+        }
+    }
+}
+
 /// What becomes of the realm in the upstream's bearer challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -293,6 +355,14 @@ pub enum Unusable {
         /// The upstreams.
         known: String,
     },
+    /// What is said of one upstream.
+    #[error("upstream `{name}`: {words}")]
+    Upstream {
+        /// Its name.
+        name: String,
+        /// What is wrong, and what would be accepted.
+        words: String,
+    },
     /// A variable that is read in place of ours cannot be used.
     #[error("{variable}: {reason}")]
     DropIn {
@@ -317,6 +387,12 @@ pub enum Unusable {
         "--store is missing and no state directory is known, because neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set: expected `--store file:///directory` or `--store memory:`"
     )]
     NoStateDirectory,
+}
+
+impl Unusable {
+    fn upstream(name: &str, words: &str) -> Self {
+        Self::Upstream { name: name.to_owned(), words: words.to_owned() }
+    }
 }
 
 impl GatewayArguments {
@@ -358,8 +434,20 @@ impl GatewayArguments {
                 })?)
             }
         };
-        let upstreams = tables.iter().map(|table| (table.options(self.defaults(table.url())), table.names())).collect();
-        Ok(Site { upstreams, default })
+        let upstreams = tables.iter().enumerate().map(|(place, table)| {
+            let names = table.names();
+            let is_bound = default == Some(place) || !names.hosts.is_empty();
+            let binding = if is_bound { Binding::Bound } else { Binding::Unbound };
+            Ok((self.upstream_options(table, binding)?, names))
+        });
+        Ok(Site { upstreams: upstreams.collect::<Result<_, Unusable>>()?, default })
+    }
+
+    fn upstream_options(&self, table: &UpstreamTable, binding: Binding) -> Result<Options, Unusable> {
+        let mut options = table.options(self.defaults(table.url()))?;
+        auth::decide(table, &self.auth, binding, &mut options)?;
+        options.tags = table.tags(options.upstream.permission, self.tag_ttl);
+        Ok(options)
     }
 
     /// What an upstream is like of which nothing is said but its URL.
@@ -371,9 +459,11 @@ impl GatewayArguments {
             idle_timeout: self.idle_timeout,
             document_timeout: self.document_timeout,
             token_realms: self.token_realm.clone(),
+            redirects: self.redirects.into(),
+            redirect_hosts: self.redirect_hosts.clone(),
+            tls: Tls { authorities: self.upstream_ca.clone(), ..Tls::default() },
             ..options.upstream
         };
-        options.tag_ttl = self.tag_ttl;
         options.challenge = self.challenge.into();
         options.external_url.clone_from(&self.external_url);
         options.trusted_proxies.clone_from(&self.trusted_proxies);
@@ -406,8 +496,16 @@ pub fn signing_key(file: &std::path::Path) -> Result<SigningKey, Unusable> {
 /// The upstream that CNCF distribution's variables name, so that a mirror of that kind can be replaced by this gateway.
 fn registry_proxy() -> Option<Result<UpstreamTable, Unusable>> {
     const URL: &str = "REGISTRY_PROXY_REMOTEURL";
-    let text = std::env::var(URL).ok().filter(|text| !text.is_empty())?;
-    Some(values::upstream(&text).map_err(|reason| Unusable::DropIn { variable: URL, reason }))
+    const USERNAME: &str = "REGISTRY_PROXY_USERNAME";
+    const PASSWORD: &str = "REGISTRY_PROXY_PASSWORD";
+    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let text = variable(URL)?;
+    let table = values::upstream(&text).map_err(|reason| Unusable::DropIn { variable: URL, reason });
+    Some(table.map(|table| match variable(USERNAME) {
+        Some(username) => table.with_password_in(username, PASSWORD),
+        // A mirror of that kind is anonymous then; it never passes anybody's credentials on.
+        None => table.anonymous(),
+    }))
 }
 
 /// Where state is kept by convention: the directory that systemd made for the service, or the user's.

@@ -74,7 +74,7 @@ impl Gateway {
                 return self.answer_stored(exchange, &stored, &digest, Addressed::ByDigest).await;
             }
             Ok(Found::Unread { headers, body }) => return Ok(answer_unread(&headers, body, &digest)),
-            Err(failure) if failure.may_be_absence() => failure,
+            Err(failure) if failure.may_be_absence() || self.outlives(&failure) => failure,
             Err(failure) => return Err(failure.into()),
         };
         let looked_up = match lookup {
@@ -109,14 +109,14 @@ impl Gateway {
             Format::Schema1 => {
                 let reference = Reference::Digest(handed.derived.digest.clone());
                 let (stored, source) = tokio::join!(
-                    self.resolve(&exchange.caller, repository, &reference),
+                    self.resolve(exchange, repository, &reference),
                     self.visible_source(exchange, &handed.recipes)
                 );
                 match stored {
                     // It is a stored document too.
                     Ok(_) => return Ok(None),
-                    Err(failure) if !failure.may_be_absence() => return Err(failure.into()),
-                    Err(_) => source,
+                    Err(failure) if failure.may_be_absence() || (self.outlives(&failure) && source.is_ok()) => source,
+                    Err(failure) => return Err(failure.into()),
                 }
             }
             _ => self.visible_source(exchange, &handed.recipes).await,
@@ -226,14 +226,14 @@ impl Gateway {
     /// The first recipe whose source the upstream lets this caller see now. `None` if all sources are gone; any other
     /// refusal is the upstream's answer, unless another source is visible.
     pub(super) async fn visible_source<'a>(
-        &self,
+        self: &Arc<Self>,
         exchange: &Exchange,
         recipes: &'a [Recipe],
     ) -> Result<Option<&'a Recipe>, Failure> {
         let mut refusal = None;
         for recipe in recipes {
             let source = Reference::Digest(recipe.source.clone());
-            match self.resolve(&exchange.caller, &recipe.repository, &source).await {
+            match self.resolve(exchange, &recipe.repository, &source).await {
                 Ok(_) => return Ok(Some(recipe)),
                 Err(failure) if failure.is_not_found() => {}
                 // Busy or broken: to ask on would not help it.
@@ -253,7 +253,7 @@ impl Gateway {
     ) -> Result<Found, Failure> {
         if let Some(stored) = self.memory.stored(repository, digest).await {
             let reference = Reference::Digest(digest.clone());
-            return self.resolve(&exchange.caller, repository, &reference).await.map(|_| Found::Parsed(stored));
+            return self.resolve(exchange, repository, &reference).await.map(|_| Found::Parsed(stored));
         }
         // HEAD reads the document too: only its bytes say what it is, and whoever asks HEAD asks GET next.
         let answer = self.upstream.open_manifest(&exchange.caller, repository, digest, Method::GET).await?;
@@ -266,6 +266,7 @@ impl Gateway {
             }
         };
         verified(digest, &bytes)?;
+        self.note_permission(&exchange.caller, repository, digest).await;
         if let Ok(stored) = self.parse_stored(repository, bytes.clone()) {
             self.memory.remember_stored(repository.clone(), digest.clone(), Arc::clone(&stored)).await;
             return Ok(Found::Parsed(stored));

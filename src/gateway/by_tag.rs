@@ -56,7 +56,7 @@ impl Gateway {
         tag: Tag,
     ) -> Result<Response<Body>, Fault> {
         let reference = Reference::Tag(tag.clone());
-        let resolved = match self.resolve(&exchange.caller, &repository, &reference).await {
+        let resolved = match self.resolve(exchange, &repository, &reference).await {
             Ok(resolved) => resolved,
             Err(failure) if failure.is_not_found() => {
                 let other = self.resolve_fallback_tag(exchange, &repository, &tag).await?;

@@ -1,10 +1,11 @@
 //! One request, and what the floors below need to know of it.
 
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HOST, HeaderName, USER_AGENT};
+use http::header::{ACCEPT, HOST, HeaderMap, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -13,8 +14,9 @@ use crate::negotiate::Client;
 use crate::upstream::route::Prefix;
 use crate::upstream::{Caller, RequestBody};
 
+use super::freshness::{mark_stale, wants_revalidation};
 use super::record::Record;
-use super::{Credentials, Fault, Options, Routed};
+use super::{Callers, Credentials, Fault, Options, Routed};
 
 /// How long a client may take to send a body that the gateway reads whole: a manifest or a token request.
 const CLIENT_BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,6 +46,8 @@ pub(super) struct Exchange {
     /// The path before it was made one of `library/`.
     named_path: Option<String>,
     external_url: Option<String>,
+    /// How old what the answer rests on is, where the upstream could not be asked.
+    stale: Mutex<Option<Duration>>,
 }
 
 impl Exchange {
@@ -58,13 +62,19 @@ impl Exchange {
         let user_agent = head.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes);
         let client = Client::from_headers(accept, user_agent, &options.policy);
         let external_url = options.external_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
-        let caller = match routed.credentials {
-            _ if options.upstream.authentication.is_held() => Caller::gateway(),
+        let own = match routed.credentials {
             Credentials::Upstreams => Caller::from_headers(&head.headers),
             Credentials::Others => Caller::default(),
         };
-        let (record, prefix, named_path) = (Record::default(), routed.prefix, None);
-        Self { caller, client, body, record, neighbour, prefix, named_path, external_url, head }
+        let caller = match options.callers {
+            Callers::Themselves => own,
+            // What goes upstream for everybody alike holds nothing of one client's.
+            Callers::TheGateway => Caller::gateway(),
+            Callers::ThemselvesOrTheGateway if own.authorization().is_none() => Caller::gateway(),
+            Callers::ThemselvesOrTheGateway => own,
+        };
+        let (record, prefix, named_path, stale) = (Record::default(), routed.prefix, None, Mutex::default());
+        Self { caller, client, body, record, neighbour, prefix, named_path, external_url, stale, head }
     }
 
     /// Asks for another path from here on.
@@ -84,6 +94,24 @@ impl Exchange {
     /// A path of the upstream as the client has to ask for it.
     pub(super) fn path_for_client(&self, path: &str) -> String {
         self.prefix.put_back(path)
+    }
+
+    /// The client wants to hear what the upstream says now.
+    pub(super) fn wants_revalidation(&self) -> bool {
+        wants_revalidation(&self.head.headers)
+    }
+
+    /// The answer rests on something so old.
+    pub(super) fn note_stale(&self, age: Duration) {
+        let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        *stale = Some(stale.map_or(age, |known| known.max(age)));
+    }
+
+    /// Says on an answer how old what it rests on is, if the upstream was not asked.
+    pub(super) fn mark(&self, answer: &mut HeaderMap) {
+        if let Some(age) = *self.stale.lock().unwrap_or_else(PoisonError::into_inner) {
+            mark_stale(answer, age);
+        }
     }
 
     /// All of the body, if it has at most `bytes_max` bytes and arrives in time.

@@ -94,7 +94,9 @@ impl Fault {
                 Failure::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
                 Failure::UnforwardableQuery => StatusCode::BAD_REQUEST,
                 Failure::Denied { .. } => StatusCode::FORBIDDEN,
-                Failure::Unexpected { .. }
+                Failure::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                Failure::BreakerOpen { .. }
+                | Failure::Unexpected { .. }
                 | Failure::Unreachable { .. }
                 | Failure::WrongBytes { .. }
                 | Failure::WrongLength { .. }
@@ -166,6 +168,9 @@ impl Fault {
         match self {
             Self::Store(_) | Self::SigningKey(_) => {
                 headers.insert(RETRY_AFTER, STORE_RETRY_AFTER);
+            }
+            Self::Upstream(failure) => {
+                headers.extend(failure.retry_after().map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))));
             }
             Self::NotAllowed(_) => {
                 headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));

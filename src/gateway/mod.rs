@@ -7,10 +7,12 @@ mod blob;
 mod body;
 mod by_digest;
 mod by_tag;
+mod catalog;
 mod challenge;
 mod derive;
 mod exchange;
 pub mod fault;
+mod freshness;
 mod index;
 mod legacy;
 mod metrics;
@@ -27,7 +29,7 @@ mod token;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
@@ -38,11 +40,12 @@ use url::Url;
 use crate::negotiate::Policy;
 use crate::store::Memory;
 use crate::upstream::route::Prefix;
-use crate::upstream::{self, RequestBody, Upstream};
+use crate::upstream::{self, Permission, RequestBody, Upstream};
 
 pub use body::Body;
 use exchange::Exchange;
 use fault::Fault;
+pub use freshness::{OnMissing, TagPolicy, TagRule};
 pub use index::IndexLimits;
 pub use record::Outcome;
 use record::Unanswered;
@@ -63,8 +66,12 @@ pub struct Options {
     pub upstream_name: String,
     /// The registry behind the gateway.
     pub upstream: upstream::Options,
-    /// How long the upstream's consent to one caller is remembered. Default 0: it is asked each time.
-    pub tag_ttl: Duration,
+    /// How long the gateway goes by what the upstream said before. Default: the upstream is asked each time.
+    pub tags: TagPolicy,
+    /// Whose credentials the upstream is shown. Default: each caller's own.
+    pub callers: Callers,
+    /// Whether the list of all repositories is answered where callers do not log in themselves. Default: not.
+    pub catalog: Catalog,
     /// What becomes of the realm in the upstream's bearer challenge.
     pub challenge: ChallengeMode,
     /// The gateway's own URL as clients know it; without it, it is built from each request.
@@ -81,6 +88,26 @@ pub struct Options {
     pub single_names: SingleNames,
     /// Which repositories are served.
     pub repositories: RepositoryRules,
+}
+
+/// Who speaks to the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callers {
+    /// Each caller, with credentials of his own or none.
+    Themselves,
+    /// The gateway, with those that it holds, or none.
+    TheGateway,
+    /// Who has credentials speaks for himself, and the gateway for the others.
+    ThemselvesOrTheGateway,
+}
+
+/// Whether `/v2/_catalog` is answered where the gateway speaks to the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Catalog {
+    /// It is not.
+    Refused,
+    /// It is, without the repositories that are not served.
+    Filtered,
 }
 
 /// How a request came to its upstream.
@@ -137,7 +164,9 @@ impl Options {
         Self {
             upstream_name: "default".to_owned(),
             upstream: upstream::Options::new(url),
-            tag_ttl: Duration::ZERO,
+            tags: TagPolicy::under(Permission::Upstream),
+            callers: Callers::Themselves,
+            catalog: Catalog::Refused,
             challenge: ChallengeMode::Pass,
             external_url: None,
             trusted_proxies: Vec::new(),
@@ -165,10 +194,10 @@ impl Gateway {
     /// A gateway that is ready to answer. The upstream is not asked: one that is down does not stop the start.
     pub fn new(options: Options, shared: &Shared) -> Result<Self, StartError> {
         let gateway = Self {
-            upstream: Upstream::new(options.upstream.clone())?,
+            upstream: Upstream::named(&options.upstream_name, options.upstream.clone(), &shared.metrics.upstream)?,
             memory: shared.memory.of_upstream(&options.upstream_name),
             shared: shared.clone(),
-            resolutions: resolve::Resolutions::new(options.tag_ttl, random_bytes()?),
+            resolutions: resolve::Resolutions::new(random_bytes()?),
             pings: challenge::Pings::default(),
             sizes: blob::Sizes::default(),
             options,
@@ -195,7 +224,10 @@ impl Gateway {
         let mut exchange = Exchange::new(head, body, self.client_address(peer), routed, &self.options);
         let unanswered = Unanswered::new(&exchange.head);
         let mut response = match self.dispatch(&mut exchange).await {
-            Ok(response) => response,
+            Ok(mut response) => {
+                exchange.mark(response.headers_mut());
+                response
+            }
             Err(fault) => {
                 legacy::remember(&self.shared.refusals, &exchange, &fault);
                 exchange.record.fault(&fault);
@@ -225,7 +257,8 @@ impl Gateway {
             Route::Manifest { repository, reference } => self.manifest(exchange, repository, reference).await,
             Route::Blob { repository, digest } => self.blob(exchange, repository, digest).await,
             Route::Referrers { repository, digest } => self.referrers(exchange, repository, digest).await,
-            Route::Upload | Route::Other => self.forward(exchange).await,
+            Route::Other => self.other(exchange).await,
+            Route::Upload => self.forward(exchange).await,
             Route::LegacyImages { repository } => legacy::answer(&self.shared.refusals, exchange, &repository),
             Route::Token => Err(Fault::NotFound),
         }

@@ -114,6 +114,8 @@ impl Gateway {
             (StatusCode::ACCEPTED, Some(location)) => self.upload_url(location)?,
             _ => return Err(self.upstream.refused(opened).await.into()),
         };
+        // What is unread of it would hold up the next request where few may be in flight.
+        drop(opened);
         let query = match url.query() {
             Some(query) => format!("{query}&digest={digest}"),
             None => format!("digest={digest}"),
@@ -154,13 +156,13 @@ impl Gateway {
 
     /// A derived digest is not the upstream's to delete; its source is. Who may not see the source is not told of it.
     async fn refuse_to_delete_derived(
-        &self,
+        self: &Arc<Self>,
         exchange: &Exchange,
         repository: &Repository,
         digest: &Digest,
     ) -> Result<(), Fault> {
         let reference = Reference::Digest(digest.clone());
-        if !self.resolve(&exchange.caller, repository, &reference).await.is_err_and(|failure| failure.is_not_found()) {
+        if !self.resolve(exchange, repository, &reference).await.is_err_and(|failure| failure.is_not_found()) {
             return Ok(());
         }
         let scope = Scope::new(&self.options.upstream_name, repository);

@@ -51,7 +51,7 @@ impl Gateway {
         source: &Digest,
     ) -> Result<Response<Body>, Fault> {
         let Some(tag) = fallback_tag(source) else { return Ok(empty_index()) };
-        match self.resolve(&exchange.caller, repository, &Reference::Tag(tag)).await {
+        match self.resolve(exchange, repository, &Reference::Tag(tag)).await {
             Ok(resolved) => {
                 let listed = self.stored(&exchange.caller, repository, &resolved.digest).await?;
                 let (bytes, media_type) = (listed.bytes().clone(), listed.media_type());
@@ -74,7 +74,7 @@ impl Gateway {
         let Some(digest) = digest.and_then(|digest| digest.parse::<Digest>().ok()) else { return Ok(None) };
         let Some(recipe) = self.source_of(exchange, repository, &digest).await? else { return Ok(None) };
         let Some(tag) = fallback_tag(&recipe.source) else { return Ok(None) };
-        let resolved = self.resolve(&exchange.caller, repository, &Reference::Tag(tag)).await?;
+        let resolved = self.resolve(exchange, repository, &Reference::Tag(tag)).await?;
         Ok(Some(resolved))
     }
 
@@ -96,7 +96,7 @@ impl Gateway {
             return Ok(None);
         }
         let reference = Reference::Digest(digest.clone());
-        match self.resolve(&exchange.caller, repository, &reference).await {
+        match self.resolve(exchange, repository, &reference).await {
             Ok(_) => return Ok(None),
             Err(failure) if failure.may_be_absence() => {}
             Err(failure) => return Err(failure.into()),

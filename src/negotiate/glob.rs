@@ -1,4 +1,4 @@
-//! Patterns of repository names: globs, not regular expressions.
+//! Patterns of repository names and of tags: globs, not regular expressions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +12,11 @@ pub struct Glob(Box<str>);
 #[error("not a pattern: expected at most 255 characters of a repository name, `*` and `**`, such as `team/**`")]
 pub struct InvalidGlob;
 
+/// Why a text is not a pattern of tags.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a pattern of tags: expected at most 255 characters of a tag and `*`, such as `*-rc*`")]
+pub struct InvalidTagGlob;
+
 /// The longest pattern, in bytes: that of the longest repository name.
 const GLOB_BYTES_MAX: usize = 255;
 
@@ -19,6 +24,13 @@ impl Glob {
     /// Matches whatever has no `/`.
     pub fn anything() -> Self {
         Self("*".into())
+    }
+
+    /// A pattern of tags, which may hold capitals and no `/`.
+    pub fn of_tags(text: &str) -> Result<Self, InvalidTagGlob> {
+        let is_ours = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'*');
+        let fits = !text.is_empty() && text.len() <= GLOB_BYTES_MAX && text.bytes().all(is_ours);
+        if fits { Ok(Self(text.into())) } else { Err(InvalidTagGlob) }
     }
 
     /// The whole of `text` matches.
@@ -106,6 +118,10 @@ mod tests {
         ];
         for (pattern, text, expected) in cases {
             assert_eq!(pattern.parse::<Glob>().unwrap().matches(text), expected, "{pattern} {text}");
+        }
+        assert!(Glob::of_tags("v1.*-RC_*").unwrap().matches("v1.2-RC_3"));
+        for bad in ["", "a/b", "a?b", "[0-9]", &"a".repeat(256)] {
+            assert!(Glob::of_tags(bad).is_err(), "{bad}");
         }
         for bad in ["", "A", "a?b", "a b", &"a".repeat(256)] {
             assert!(bad.parse::<Glob>().is_err(), "{bad}");

@@ -88,14 +88,18 @@ impl Caller {
         let claims = token.split('.').nth(1)?;
         let claims = data_encoding::BASE64URL_NOPAD.decode(claims.trim_end_matches('=').as_bytes()).ok()?;
         let Claims { exp } = serde_json::from_slice(&claims).ok()?;
-        let expiry = UNIX_EPOCH.checked_add(Duration::from_secs(exp))?;
+        if exp <= 0.0 {
+            return Some(Duration::ZERO);
+        }
+        let expiry = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(exp).ok()?)?;
         Some(expiry.duration_since(now).unwrap_or_default())
     }
 }
 
 #[derive(serde::Deserialize)]
 struct Claims {
-    exp: u64,
+    /// Seconds after 1970; RFC 7519 lets them be any number, and tokens hold some that make no sense.
+    exp: f64,
 }
 
 impl fmt::Debug for Caller {
@@ -147,6 +151,23 @@ mod tests {
         assert_eq!(caller.remaining_life(at(990)), Some(Duration::from_secs(10)));
         assert_eq!(caller.remaining_life(at(2000)), Some(Duration::ZERO));
         assert_eq!(self::caller("Bearer opaque").remaining_life(at(0)), None);
+    }
+
+    #[test]
+    fn an_expiry_that_makes_no_sense_prolongs_nothing_and_breaks_nothing() {
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+        let life = |exp: &str| {
+            let claims = data_encoding::BASE64URL_NOPAD.encode(format!("{{\"exp\":{exp}}}").as_bytes());
+            caller(&format!("Bearer h.{claims}.s")).remaining_life(now)
+        };
+        for ended in ["0", "-1", "-1e300", "999.5", "1000", "-0.0"] {
+            assert_eq!(life(ended), Some(Duration::ZERO), "{ended}");
+        }
+        assert_eq!(life("1000.5"), Some(Duration::from_millis(500)));
+        assert_eq!(life("1e12"), Some(Duration::from_secs(1_000_000_000_000 - 1000)));
+        for no_time in ["1e300", "1e999", "\"soon\"", "null", "[]"] {
+            assert_eq!(life(no_time), None, "{no_time}");
+        }
     }
 
     #[test]

@@ -32,6 +32,18 @@ pub enum Failure {
         /// The limit that passed, in seconds.
         seconds: u64,
     },
+    /// As much is asked of the upstream as it may be, and this request waited long enough for its turn.
+    #[error("too many requests to the upstream were waiting")]
+    Overloaded {
+        /// When to come back, in seconds.
+        seconds: u64,
+    },
+    /// The upstream did not answer the last requests, and is not asked for a while.
+    #[error("the upstream did not answer the last requests and is asked again in {seconds} s")]
+    BreakerOpen {
+        /// When it is asked again, in seconds.
+        seconds: u64,
+    },
     /// The upstream's bytes are not those that the digest names.
     #[error("the upstream answered {expected} with other bytes, whose digest is {found}")]
     WrongBytes {
@@ -120,6 +132,12 @@ impl Failure {
             Self::Unexpected { status } => format!("the registry {authority} answered {status} where it should not"),
             Self::Unreachable { reason } => format!("the registry {authority} cannot be reached: {reason}"),
             Self::TimedOut { seconds } => format!("the registry {authority} did not answer whole within {seconds} s"),
+            Self::Overloaded { .. } => {
+                format!("the gateway has too many requests to the registry {authority} waiting; try again")
+            }
+            Self::BreakerOpen { seconds } => format!(
+                "the registry {authority} did not answer the last requests; the gateway asks it again in {seconds} s"
+            ),
             Self::WrongBytes { expected, found } => {
                 format!("the registry {authority} answered {expected} with other bytes, whose digest is {found}")
             }
@@ -153,6 +171,22 @@ impl Failure {
             Self::Refused(refusal) => Some(refusal.status),
             Self::Denied { .. } => Some(StatusCode::FORBIDDEN),
             _ => None,
+        }
+    }
+
+    /// When it may be worth asking again, in seconds, where the gateway itself did not ask.
+    pub const fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Overloaded { seconds } | Self::BreakerOpen { seconds } => Some(*seconds),
+            _ => None,
+        }
+    }
+
+    /// The upstream is out of reach, broken or has had enough: what it said before may be better than nothing.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::BreakerOpen { .. } => true,
+            failure => failure.status().is_some_and(|status| matches!(status.as_u16(), 429 | 500 | 502..=504)),
         }
     }
 

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod authentication;
 pub mod body;
+mod breaker;
 pub mod caller;
 pub mod challenge;
 mod credentials;
@@ -15,6 +16,10 @@ mod ecr;
 pub mod failure;
 mod guard;
 pub mod headers;
+mod limits;
+mod metrics;
+mod pace;
+mod rate_limit;
 mod lease;
 mod login;
 mod program;
@@ -42,6 +47,7 @@ use crate::negotiate::Glob;
 pub use authentication::{Authentication, Secret};
 pub use body::StreamedBody;
 use body::UploadBody;
+pub use breaker::BreakerPolicy;
 pub use caller::Caller;
 pub use failure::{Failure, Refusal};
 pub use guard::Names;
@@ -51,6 +57,9 @@ pub use redirect::{Reach, Redirects, is_redirect};
 use scope::Scope;
 pub use tls::{ClientCertificate, Tls, Verification};
 pub use token::{DOCKER_HUB_HOSTS, is_docker_hub};
+use limits::Traffic;
+pub use limits::{Limits, Permission};
+pub use metrics::Metrics;
 
 /// The header in which a registry names the digest of a manifest.
 pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -96,6 +105,10 @@ pub struct Options {
     pub authentication: Authentication,
     /// How long the gateway's own credentials may take to be had: a file, a program, a cloud. Default 20 s.
     pub credentials_timeout: Duration,
+    /// Where permission comes from. Default: the upstream, asked with each caller's own credentials.
+    pub permission: Permission,
+    /// How much is asked of it at once.
+    pub limits: Limits,
 }
 
 impl Options {
@@ -115,6 +128,8 @@ impl Options {
             tls: Tls::default(),
             proxy: ProxyUse::default(),
             names: Names::default(),
+            permission: Permission::Upstream,
+            limits: Limits::default(),
         }
     }
 }
@@ -167,10 +182,15 @@ pub enum RequestBody {
 }
 
 impl Upstream {
-    /// A client for this registry. Nothing is dialled until the first request.
+    /// A client for this registry, counted by nobody. Nothing is dialled until the first request.
     pub fn new(options: Options) -> Result<Self, UnusableUpstream> {
+        Self::named("default", options, &Metrics::default())
+    }
+
+    /// A client for this registry, counted under this name.
+    pub fn named(name: &str, options: Options, metrics: &Metrics) -> Result<Self, UnusableUpstream> {
         let unusable = |reason| UnusableUpstream { url: options.url.to_string(), reason };
-        let transport = transport::Transport::new(&options).map_err(unusable)?;
+        let transport = transport::Transport::new(&options, Traffic::new(&options, name, metrics)).map_err(unusable)?;
         let login = login::Login::new(&options).map_err(unusable)?;
         if options.tls.verification == Verification::Insecure {
             let upstream = authority_of(&options.url);
@@ -185,6 +205,16 @@ impl Upstream {
     /// The registry's URL.
     pub const fn url(&self) -> &Url {
         &self.options.url
+    }
+
+    /// Where permission to see what it has comes from.
+    pub const fn permission(&self) -> Permission {
+        self.options.permission
+    }
+
+    /// By its own count, it lets fewer requests through than the operator wants to keep.
+    pub fn is_near_rate_limit(&self) -> bool {
+        self.transport.traffic.is_near_rate_limit()
     }
 
     /// The registry's host and port, for a sentence that a person reads.
@@ -395,7 +425,7 @@ impl Upstream {
     }
 
     /// All bytes of a document, within its cap and its time: an upstream that drips is one that stands still.
-    async fn collect(&self, body: StreamedBody, bytes_max: usize, what: &'static str) -> Result<Bytes, Failure> {
+    pub async fn collect(&self, body: StreamedBody, bytes_max: usize, what: &'static str) -> Result<Bytes, Failure> {
         self.in_time(body::collect(body, bytes_max, what)).await
     }
 

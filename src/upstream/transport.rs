@@ -19,6 +19,7 @@ use url::Url;
 
 use super::body::{innermost, unreachable};
 use super::guard::{self, Guard};
+use super::limits::{Traffic, Travel};
 use super::proxy::Rules;
 use super::tls::Trust;
 use super::{Caller, Failure, Options};
@@ -44,10 +45,11 @@ pub(super) struct Transport {
     downloads: Option<Direct<GaiResolver>>,
     abroad: Abroad,
     answer_timeout: Duration,
+    pub(super) traffic: Traffic,
 }
 
 impl Transport {
-    pub(super) fn new(options: &Options) -> Result<Self, String> {
+    pub(super) fn new(options: &Options, traffic: Traffic) -> Result<Self, String> {
         let trust = Trust::new(&options.tls, &options.url)?;
         let is_direct = !options.proxy.rules().name_a_proxy_for(&options.url);
         let downloads = || Direct::new(options, GaiResolver::new(), trust.own(&[]));
@@ -57,6 +59,7 @@ impl Transport {
             downloads: is_direct.then(downloads),
             abroad: Abroad::new(options, &trust)?,
             answer_timeout: options.answer_timeout,
+            traffic,
         })
     }
 
@@ -74,11 +77,15 @@ impl Transport {
 
     /// Sends a request for a document and waits for the head of the answer.
     pub(super) async fn send(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
-        self.execute(&self.documents, request).await
+        self.traffic.carry(Travel::Document, request, |request| self.execute(&self.documents, request)).await
     }
 
     /// Sends a request whose bodies stream.
     pub(super) async fn send_streaming(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
+        self.traffic.carry(Travel::Download, request, |request| self.download(request)).await
+    }
+
+    async fn download(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
         let Some(downloads) = &self.downloads else { return self.execute(&self.streams, request).await };
         let answer = tokio::time::timeout(self.answer_timeout, downloads.send(request)).await;
         answer.unwrap_or_else(|_| Err(self.too_late()))
@@ -98,6 +105,14 @@ impl Transport {
 
     /// Sends an upload, which takes as long as the client needs to send it; the time for the answer begins when it ended.
     pub(super) async fn send_upload(
+        &self,
+        request: reqwest::Request,
+        ended: oneshot::Receiver<()>,
+    ) -> Result<Response<reqwest::Body>, Failure> {
+        self.traffic.carry(Travel::Upload, request, |request| self.upload(request, ended)).await
+    }
+
+    async fn upload(
         &self,
         request: reqwest::Request,
         ended: oneshot::Receiver<()>,

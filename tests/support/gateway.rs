@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use schemabridge::gateway::service::ServiceOptions;
-use schemabridge::gateway::{ChallengeMode, IndexLimits, Options, Pushes, RepositoryRules, Service, SingleNames};
+use schemabridge::gateway::{Callers, ChallengeMode, IndexLimits, Options, Pushes, RepositoryRules, Service, SingleNames, TagPolicy};
 use schemabridge::negotiate::{PlatformRule, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
 use schemabridge::upstream::route::RouteNames;
-use schemabridge::upstream::{Authentication, Names, ProxyUse, Redirects, Tls};
+use schemabridge::upstream::{Authentication, Limits, Names, Permission, ProxyUse, Redirects, Tls};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -93,7 +93,32 @@ impl Setup {
 
     /// Remembers one caller's answer for so long.
     pub fn tag_ttl(self, ttl: Duration) -> Self {
-        self.with(move |options| options.tag_ttl = ttl)
+        self.with(move |options| options.tags.ttl = ttl)
+    }
+
+    /// Gives everybody what the gateway itself may see: what the upstream said once holds for all, and an hour long.
+    pub fn permission_from_the_gateway(self) -> Self {
+        self.with(|options| {
+            options.callers = Callers::TheGateway;
+            options.upstream.authentication = Authentication::Anonymous;
+            options.upstream.permission = Permission::Gateway;
+            options.tags = TagPolicy { ttl: Duration::from_secs(3600), ..TagPolicy::under(Permission::Gateway) };
+        })
+    }
+
+    /// Goes by what the upstream said before as this policy says.
+    pub fn tags(self, change: impl FnOnce(&mut TagPolicy) + 'static) -> Self {
+        self.with(|options| change(&mut options.tags))
+    }
+
+    /// Asks so much of the upstream at once.
+    pub fn limits(self, change: impl FnOnce(&mut Limits) + 'static) -> Self {
+        self.with(|options| change(&mut options.upstream.limits))
+    }
+
+    /// Waits so long for the head of an answer.
+    pub fn answer_timeout(self, timeout: Duration) -> Self {
+        self.with(move |options| options.upstream.answer_timeout = timeout)
     }
 
     /// Lets pushes through.
@@ -126,7 +151,11 @@ impl Setup {
 
     /// Shows the upstream credentials of the gateway's own.
     pub fn authentication(self, authentication: Authentication) -> Self {
-        self.with(|options| options.upstream.authentication = authentication)
+        self.with(|options| {
+            options.callers = Callers::TheGateway;
+            options.upstream.permission = Permission::Gateway;
+            options.upstream.authentication = authentication;
+        })
     }
 
     /// Gives the gateway's own credentials so long to be had.
@@ -230,6 +259,14 @@ impl Gateway {
         prometheus_client::encoding::text::encode(&mut text, &self.metrics).unwrap();
         let values = text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         values.map(|value| value.parse::<u64>().unwrap()).next().unwrap_or_else(|| panic!("no {series} in {text}"))
+    }
+
+    /// The value of this metric, written with its labels as it is shown; 0 if it is not.
+    pub fn metric(&self, series: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.metrics).unwrap();
+        let values = text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        values.map(|value| value.parse::<u64>().unwrap()).next().unwrap_or_default()
     }
 
     /// Sends the call and reads the whole answer.

@@ -78,7 +78,11 @@ impl<Contents> Drop for Server<Contents> {
 impl<Contents: Honest> Server<Contents> {
     /// A server on a free port, its contents made for that address.
     pub async fn start_with(contents: impl FnOnce(SocketAddr) -> Contents) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::on(TcpListener::bind(("127.0.0.1", 0)).await.unwrap(), contents)
+    }
+
+    /// A server on this listener.
+    pub fn on(listener: TcpListener, contents: impl FnOnce(SocketAddr) -> Contents) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             contents: Mutex::new(contents(address)),

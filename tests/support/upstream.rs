@@ -1,5 +1,7 @@
 //! An upstream registry in this process.
 
+use tokio::net::TcpSocket;
+
 use super::images::{Document, Image};
 use super::registry::Contents;
 use super::server::Server;
@@ -8,6 +10,29 @@ pub use super::server::Recorded;
 
 /// A registry, and anything else that answers beside it: token server, blob store behind a redirect.
 pub type Upstream = Server<Contents>;
+
+/// A registry that is not up yet: its port is taken, and every connection to it refused.
+pub struct Absent {
+    socket: TcpSocket,
+}
+
+impl Absent {
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self { socket }
+    }
+
+    /// `http://127.0.0.1:port`, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.socket.local_addr().unwrap())
+    }
+
+    /// It comes up, empty.
+    pub fn come_up(self) -> Upstream {
+        Upstream::on(self.socket.listen(1024).unwrap(), Contents::new)
+    }
+}
 
 impl Upstream {
     /// An empty registry that everyone may read, on a free port.
