@@ -4,6 +4,7 @@
 mod accept;
 mod blobs;
 mod by_digest;
+mod client_rules;
 mod clients_over_a_socket;
 mod commands;
 mod crash;

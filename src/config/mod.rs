@@ -1,5 +1,6 @@
 //! Floor 6: what the operator says, from flags and their `SCHEMABRIDGE_…` twins. Nothing else reads the environment.
 
+pub mod clients;
 pub(crate) mod values;
 
 use std::collections::BTreeSet;

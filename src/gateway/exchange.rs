@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HOST, HeaderName, USER_AGENT};
+use http::header::{ACCEPT, HOST, HeaderMap, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::uri::Authority;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -45,7 +45,8 @@ impl Exchange {
     pub(super) fn new(head: Parts, body: Option<RequestBody>, neighbour: Neighbour, options: &Options) -> Self {
         let accept = head.headers.get_all(ACCEPT).iter().map(http::HeaderValue::as_bytes);
         let user_agent = head.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes);
-        let client = Client::from_headers(accept, user_agent, &options.policy);
+        let client =
+            Client::from_headers(accept, user_agent, client_address(&head.headers, neighbour), &options.policy);
         let external_url = options.external_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
         let caller = Caller::from_headers(&head.headers);
         Self { caller, client, body, record: Record::default(), neighbour, external_url, head }
@@ -68,11 +69,7 @@ impl Exchange {
 
     /// Where the client is: the neighbour, or the last address that a trusted neighbour names.
     pub(super) fn client_address(&self) -> IpAddr {
-        let forwarded = || {
-            let line = self.head.headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
-            line.rsplit(',').next()?.trim().parse().ok()
-        };
-        if self.neighbour.trusted { forwarded().unwrap_or(self.neighbour.address) } else { self.neighbour.address }
+        client_address(&self.head.headers, self.neighbour)
     }
 
     /// The gateway's URL as this client knows it, without a final slash: what the operator fixed, or the scheme that a
@@ -114,4 +111,12 @@ impl Exchange {
         };
         if agrees { Ok(()) } else { Err(Fault::BadRequest("the request names two hosts".to_owned())) }
     }
+}
+
+fn client_address(headers: &HeaderMap, neighbour: Neighbour) -> IpAddr {
+    let forwarded = || {
+        let line = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
+        line.rsplit(',').next()?.trim().parse().ok()
+    };
+    if neighbour.trusted { forwarded().unwrap_or(neighbour.address) } else { neighbour.address }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use schemabridge::gateway::{self, ChallengeMode, IndexLimits, Options, Pushes};
-use schemabridge::negotiate::{PlatformRule, WithoutAccept};
+use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Treatment, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
 use tokio::net::TcpListener;
@@ -77,6 +77,12 @@ impl Setup {
     pub fn platform(self, repositories: &str, platform: &str) -> Self {
         let rule = PlatformRule { repositories: repositories.parse().unwrap(), platform: platform.parse().unwrap() };
         self.with(|options| options.policy.platforms.push(rule))
+    }
+
+    /// Treats these clients so, after the rules already there.
+    pub fn client_rule(self, senders: Senders, treatment: Treatment) -> Self {
+        let rule = ClientRule::new(senders, treatment).unwrap();
+        self.with(|options| options.policy.clients.push(rule))
     }
 
     /// Tries the variants of arm in this order; an empty word is an entry without one.
