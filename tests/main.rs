@@ -9,6 +9,7 @@ mod clients_over_a_socket;
 mod commands;
 mod crash;
 mod credentials;
+mod door;
 mod faults;
 mod golden_schema1;
 mod headers;

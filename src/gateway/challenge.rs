@@ -65,7 +65,8 @@ impl Gateway {
     }
 }
 
-fn welcome() -> Response<Body> {
+/// The base endpoint of whoever knows that this client may come in.
+pub(super) fn welcome() -> Response<Body> {
     const BODY: &str = "{}";
     let mut response = Response::new(Body::whole(BODY));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

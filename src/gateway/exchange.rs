@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HOST, HeaderMap, HeaderName, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::uri::Authority;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -50,6 +50,12 @@ impl Exchange {
         let external_url = options.external_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
         let caller = Caller::from_headers(&head.headers);
         Self { caller, client, body, record: Record::default(), neighbour, external_url, head }
+    }
+
+    /// Takes the client's credentials out of the request: they were the door's and go nowhere else.
+    pub(super) fn take_authorization(&mut self) {
+        self.head.headers.remove(AUTHORIZATION);
+        self.caller = Caller::default();
     }
 
     /// All of the body, if it has at most `bytes_max` bytes and arrives in time.

@@ -9,6 +9,7 @@ mod by_digest;
 mod by_tag;
 mod challenge;
 mod derive;
+pub mod door;
 mod exchange;
 pub mod fault;
 mod index;
@@ -41,6 +42,7 @@ use crate::translate::sign::SigningKey;
 use crate::upstream::{self, RequestBody, Upstream};
 
 pub use body::Body;
+use door::Door;
 use exchange::Exchange;
 use fault::Fault;
 pub use index::IndexLimits;
@@ -74,6 +76,8 @@ pub struct Options {
     pub external_url: Option<Url>,
     /// Neighbours whose `X-Forwarded-Proto` and `X-Forwarded-For` are believed. Default none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Who may use the gateway itself. Default anybody.
+    pub door: Option<Arc<Door>>,
     /// Whether pushes are forwarded.
     pub pushes: Pushes,
     /// What the operator decides about negotiation.
@@ -115,6 +119,7 @@ impl Options {
             challenge: ChallengeMode::Pass,
             external_url: None,
             trusted_proxies: Vec::new(),
+            door: None,
             pushes: Pushes::Refused,
             policy: Policy::default(),
             index: IndexLimits::default(),
@@ -203,7 +208,10 @@ impl Gateway {
                 fault.into_response(&self.upstream.authority())
             }
         };
-        challenge::rewrite(self.options.challenge, &exchange, &mut response);
+        match &self.options.door {
+            Some(door) if door.takes_authorization() => door::keep_own_challenge(response.headers_mut()),
+            _ => challenge::rewrite(self.options.challenge, &exchange, &mut response),
+        }
         response.headers_mut().insert(API_VERSION.0, API_VERSION.1);
         if exchange.head.method == Method::HEAD {
             response = response.map(|_| Body::empty());
@@ -216,6 +224,16 @@ impl Gateway {
 
     async fn dispatch(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
         exchange.check_host()?;
+        if let Some(door) = &self.options.door {
+            exchange.record.admission = Some(door.admit(&exchange.head, exchange.client_address()).await?);
+            if door.takes_authorization() {
+                exchange.take_authorization();
+                if matches!(Route::of(exchange.head.uri.path()), Ok(Route::Base)) && is_read_only(&exchange.head.method)
+                {
+                    return Ok(challenge::welcome());
+                }
+            }
+        }
         let route = Route::of(exchange.head.uri.path())?;
         if let Route::Token = route {
             return self.answer_token(exchange).await;

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use schemabridge::gateway::door::{Door, DoorOptions};
 use schemabridge::gateway::{self, ChallengeMode, IndexLimits, Options, Pushes};
 use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Treatment, WithoutAccept};
 use schemabridge::server;
@@ -66,6 +68,12 @@ impl Setup {
     pub fn token_realm(self, url: &str) -> Self {
         let url = url.parse().unwrap();
         self.with(|options| options.upstream.token_realm = Some(url))
+    }
+
+    /// Puts a door before it.
+    pub fn door(self, door: &DoorOptions) -> Self {
+        let door = Arc::new(Door::open(door).unwrap());
+        self.with(|options| options.door = Some(door))
     }
 
     /// Gives unknown clients without an Accept header schema 1.
