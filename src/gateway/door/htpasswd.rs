@@ -243,6 +243,22 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_password_that_was_right_lately_is_not_once_the_file_says_otherwise() {
+        let (directory, passwords) = passwords(ALICE);
+        let attempts = super::super::attempts::Attempts::default();
+        let verify = async |user: &str, password: &str| {
+            let begin = || attempts.begin("192.0.2.1".parse().unwrap());
+            passwords.verify(user.as_bytes(), password.as_bytes(), begin).await
+        };
+        assert_eq!(verify("alice", "wonderland").await, Verdict::Right);
+        let (_, bobs) = BOB.split_once(':').unwrap();
+        std::fs::write(directory.path().join("htpasswd"), format!("alice:{bobs}\n")).unwrap();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(verify("alice", "wonderland").await, Verdict::Wrong);
+        assert_eq!(verify("alice", "builder").await, Verdict::Right);
+    }
+
     #[test]
     fn an_unknown_name_costs_what_some_user_costs_the_same_each_time() {
         let users = parse(&format!("{ALICE}\n{BOB}")).unwrap_or_else(|error| panic!("{error}"));
