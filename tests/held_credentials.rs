@@ -257,7 +257,8 @@ mod login {
         upstream.when("*", "/token").times(1).answer(busy);
         let got = pull(&gateway).await;
         assert_eq!((got.status, got.header("retry-after")), (429, Some("7")));
-        assert_eq!(pull(&gateway).await.status, 200);
+        assert_eq!(pull(&gateway).await.status, 429, "it is left alone for as long as it said");
+        assert_eq!(upstream.requests_to("*", "/token").len(), 1);
     }
 }
 

@@ -4,11 +4,13 @@
 mod accept;
 mod blobs;
 mod by_digest;
+mod client_rules;
 mod clients_over_a_socket;
 mod commands;
 mod containment;
 mod crash;
 mod credentials;
+mod door;
 mod editions;
 mod faults;
 mod freshness;

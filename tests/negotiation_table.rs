@@ -2,10 +2,13 @@
 //! `Accept` lines: the decision alone, without a socket.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use schemabridge::image::media_type::Format;
 use schemabridge::negotiate::{Choice, Client, Policy, Scope, Stored, StoredContent, Why, choose};
 use serde::Deserialize;
+
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// One client and version, as captured or read from its source.
 #[derive(Deserialize)]
@@ -45,7 +48,8 @@ fn orders(lines: &[String]) -> [Vec<&str>; 4] {
 }
 
 fn client(user_agent: &str, accept: &[&str]) -> Client {
-    Client::from_headers(accept.iter().map(|line| line.as_bytes()), Some(user_agent.as_bytes()), &Policy::default())
+    let lines = accept.iter().map(|line| line.as_bytes());
+    Client::from_headers(lines, Some(user_agent.as_bytes()), ADDRESS, &Policy::default())
 }
 
 /// An ordinary document of `format`.
@@ -108,7 +112,7 @@ fn every_record_is_of_the_class_that_it_names() {
 fn every_record_says_its_platform_or_gets_the_default() {
     for record in records() {
         let policy = Policy { platform: "plan9/mips".parse().unwrap(), ..Policy::default() };
-        let client = Client::from_headers([], Some(record.user_agent.as_bytes()), &policy);
+        let client = Client::from_headers([], Some(record.user_agent.as_bytes()), ADDRESS, &policy);
         let expected = match record.platform_from_ua {
             Some(platform) => format!("{}/{}", platform.os, platform.architecture),
             None => "plan9/mips".to_owned(),

@@ -6,14 +6,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+use schemabridge::gateway::door::DoorOptions;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::basic;
 use crate::support::client::{Call, Client, Reply};
 use crate::support::fault::Answer;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::images::Image;
 use crate::support::upstream::Upstream;
+use crate::support::{basic, patiently};
 
 const TAGGED: &str = "/v2/app/manifests/latest";
 
@@ -209,10 +210,15 @@ async fn secrets_are_in_no_log_no_error_and_no_file() {
     assert!(kept.len() > 1000, "nothing was stored");
     let read: Vec<u8> =
         replies.iter().flat_map(|reply| [format!("{:?}", reply.headers).as_bytes(), &reply.body].concat()).collect();
-    for (place, secret) in secrets.all() {
+    assert_hidden(&secrets.all(), &[("log", &logged), ("store", &kept), ("answers", &read)]);
+}
+
+/// No secret is in any of these, in whatever form.
+fn assert_hidden(secrets: &[(&str, &str)], haystacks: &[(&str, &[u8])]) {
+    for (place, secret) in secrets {
         for disguise in disguises(secret) {
             let shown = String::from_utf8_lossy(&disguise).into_owned();
-            for (name, haystack) in [("log", &logged), ("store", &kept), ("answers", &read)] {
+            for (name, haystack) in haystacks {
                 if holds(haystack, &disguise) {
                     let at = haystack.windows(disguise.len()).position(|window| window == disguise).unwrap();
                     let around = &haystack[at.saturating_sub(300)..(at + 300).min(haystack.len())];
@@ -221,6 +227,66 @@ async fn secrets_are_in_no_log_no_error_and_no_file() {
             }
         }
     }
+}
+
+/// What opens the gateway's own door, right or wrong, and what its files hold.
+#[tokio::test]
+async fn logins_of_the_door_are_in_no_log_and_no_error_and_go_to_no_upstream() {
+    let log = Log::default();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(log.clone());
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let [password, wrong, mistyped] = ["password", "wrong", "mistyped"].map(secret);
+    let token = secret("token").replace(' ', "-") + "0123456789abcdef";
+    let hash = bcrypt::hash(&password, 4).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let [htpasswd, tokens] = ["htpasswd", "tokens"].map(|name| directory.path().join(name));
+    std::fs::write(&htpasswd, format!("alice:{hash}\n")).unwrap();
+    std::fs::write(&tokens, &token).unwrap();
+    let upstream = Upstream::start().await;
+    let image = Image::golden("html-escape");
+    upstream.put_image("app", "latest", &image, &image.oci());
+    let door = DoorOptions { htpasswd: Some(htpasswd.clone()), tokens: Some(tokens), ..DoorOptions::default() };
+    let gateway = Setup::default().door(&door).push().before(&upstream).await;
+    // The last is a password that was typed where the name belongs.
+    let logins = [
+        basic("alice", &password),
+        format!("Bearer {token}"),
+        basic("x", &token),
+        basic("alice", &wrong),
+        format!("Bearer {wrong}"),
+        basic(&mistyped, ""),
+    ];
+    let mut replies = Vec::new();
+    for login in &logins {
+        for target in ["/v2/", TAGGED, "/v2/app/tags/list", "/v2/app/nowhere", "/token"] {
+            replies.push(gateway.send(&Client::docker_17().get(target).header("Authorization", login)).await);
+        }
+    }
+    // A file that cannot be used is not repeated in the warning.
+    std::fs::write(&htpasswd, format!("alice:{wrong}\n")).unwrap();
+    let warned = async {
+        while !holds(&log.0.lock().unwrap(), b"the old logins stay good") {
+            gateway.send(&Client::docker_17().get(TAGGED).header("Authorization", &logins[0])).await;
+        }
+    };
+    patiently("the warning", warned).await;
+    let still = gateway.send(&Client::docker_17().get(TAGGED).header("Authorization", &logins[0])).await;
+    assert_eq!(still.status, 200);
+    gateway.stop().await;
+    for status in [200, 401, 429] {
+        assert!(replies.iter().any(|reply| reply.status == status), "nothing was answered with {status}");
+    }
+    let logged = log.0.lock().unwrap().clone();
+    assert!(holds(&logged, b"alice") && holds(&logged, b"token on line 1"), "who came in is not in the log");
+    let read: Vec<u8> =
+        replies.iter().flat_map(|reply| [format!("{:?}", reply.headers).as_bytes(), &reply.body].concat()).collect();
+    let sent = format!("{:?}", upstream.requests()).into_bytes();
+    let secrets =
+        [("password", &password), ("wrong", &wrong), ("mistyped", &mistyped), ("token", &token), ("hash", &hash)];
+    let secrets = secrets.map(|(place, secret)| (place, secret.as_str()));
+    assert_hidden(&secrets, &[("log", &logged), ("answers", &read), ("upstream", &sent)]);
 }
 
 #[test]

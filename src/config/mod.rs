@@ -2,6 +2,7 @@
 //! environment.
 
 mod auth;
+pub mod clients;
 pub mod file;
 mod keys;
 pub mod tables;
@@ -440,7 +441,8 @@ impl GatewayArguments {
             let binding = if is_bound { Binding::Bound } else { Binding::Unbound };
             Ok((self.upstream_options(table, binding)?, names))
         });
-        Ok(Site { upstreams: upstreams.collect::<Result<_, Unusable>>()?, default })
+        let upstreams = upstreams.collect::<Result<_, Unusable>>()?;
+        Ok(Site { upstreams, default, door: None, trusted_proxies: self.trusted_proxies.clone() })
     }
 
     fn upstream_options(&self, table: &UpstreamTable, binding: Binding) -> Result<Options, Unusable> {
@@ -466,7 +468,6 @@ impl GatewayArguments {
         };
         options.challenge = self.challenge.into();
         options.external_url.clone_from(&self.external_url);
-        options.trusted_proxies.clone_from(&self.trusted_proxies);
         options.pushes = if self.push { Pushes::Forwarded } else { Pushes::Refused };
         options.policy = Policy {
             without_accept: match self.without_accept {

@@ -69,6 +69,7 @@ impl Gateway {
     }
 }
 
+/// The base endpoint of whoever knows that this client may come in.
 pub(super) fn welcome() -> Response<Body> {
     const BODY: &str = "{}";
     let mut response = Response::new(Body::whole(BODY));

@@ -60,7 +60,8 @@ impl Exchange {
     ) -> Self {
         let accept = head.headers.get_all(ACCEPT).iter().map(http::HeaderValue::as_bytes);
         let user_agent = head.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes);
-        let client = Client::from_headers(accept, user_agent, &options.policy);
+        let client =
+            Client::from_headers(accept, user_agent, client_address(&head.headers, neighbour), &options.policy);
         let external_url = options.external_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
         let own = match routed.credentials {
             Credentials::Upstreams => Caller::from_headers(&head.headers),
@@ -73,7 +74,8 @@ impl Exchange {
             Callers::ThemselvesOrTheGateway if own.authorization().is_none() => Caller::gateway(),
             Callers::ThemselvesOrTheGateway => own,
         };
-        let (record, prefix, named_path, stale) = (Record::default(), routed.prefix, None, Mutex::default());
+        let (prefix, named_path, stale) = (routed.prefix, None, Mutex::default());
+        let record = Record::of(routed.admission);
         Self { caller, client, body, record, neighbour, prefix, named_path, external_url, stale, head }
     }
 
@@ -131,11 +133,7 @@ impl Exchange {
 
     /// Where the client is: the neighbour, or the last address that a trusted neighbour names.
     pub(super) fn client_address(&self) -> IpAddr {
-        let forwarded = || {
-            let line = self.head.headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
-            line.rsplit(',').next()?.trim().parse().ok()
-        };
-        if self.neighbour.trusted { forwarded().unwrap_or(self.neighbour.address) } else { self.neighbour.address }
+        client_address(&self.head.headers, self.neighbour)
     }
 
     /// The gateway's URL as this client knows it, without a final slash: what the operator fixed, or the scheme that a
@@ -166,4 +164,13 @@ impl Exchange {
         let authority: Authority = host.parse().map_err(|_| malformed())?;
         if authority.as_str().contains('@') { Err(malformed()) } else { Ok(authority) }
     }
+}
+
+/// Where a client is: the neighbour, or the last address that a trusted neighbour names.
+pub(super) fn client_address(headers: &HeaderMap, neighbour: Neighbour) -> IpAddr {
+    let forwarded = || {
+        let line = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
+        line.rsplit(',').next()?.trim().parse().ok()
+    };
+    if neighbour.trusted { forwarded().unwrap_or(neighbour.address) } else { neighbour.address }
 }

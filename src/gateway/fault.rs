@@ -14,9 +14,12 @@ use crate::upstream::route::UnknownUpstream;
 use crate::upstream::{self, DOCKER_CONTENT_DIGEST, Failure, headers};
 
 use super::body::Body;
+use super::door;
 
 /// How long a client is asked to wait when the gateway's own store cannot answer, in seconds.
 const STORE_RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
+/// How long a client is asked to wait when too many logins are being checked, in seconds.
+const LOGIN_RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,18 @@ pub enum Fault {
     /// The body is larger than the gateway reads.
     #[error("the body is larger than the limit of {0} bytes")]
     BodyTooLarge(usize),
+    /// The gateway's own door wants a login. The text is for a person.
+    #[error("{0}")]
+    LoginWanted(&'static str),
+    /// The gateway's own door goes by client certificates, and the client showed none that it takes.
+    #[error("this gateway wants a client certificate with a name that it knows; connect with one")]
+    CertificateWanted,
+    /// Too many wrong logins from one address.
+    #[error("too many wrong logins came from your address; wait {0} s and try again")]
+    TooManyLogins(u64),
+    /// Too many logins wait to be checked.
+    #[error("too many logins are being checked at this moment; try again")]
+    LoginsBusy,
     /// A path that is nobody's.
     #[error("there is nothing under this path; a registry's endpoints are under /v2/")]
     NotFound,
@@ -110,7 +125,10 @@ impl Fault {
             Self::Refused(_) | Self::Unacceptable(_) | Self::Malformed(_) | Self::LegacyRefusal(_) => {
                 StatusCode::NOT_ACCEPTABLE
             }
-            Self::Store(_) | Self::SigningKey(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(_) | Self::SigningKey(_) | Self::LoginsBusy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::LoginWanted(_) => StatusCode::UNAUTHORIZED,
+            Self::CertificateWanted => StatusCode::FORBIDDEN,
+            Self::TooManyLogins(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NameInvalid(_) | Self::ReferenceInvalid(_) | Self::DigestInvalid(_) | Self::BadRequest(_) => {
                 StatusCode::BAD_REQUEST
@@ -140,6 +158,10 @@ impl Fault {
             Self::BodyTooLarge(_) => "SIZE_INVALID",
             Self::BodyTooSlow(_) => "UNKNOWN",
             Self::BadRequest(_)
+            | Self::LoginWanted(_)
+            | Self::CertificateWanted
+            | Self::TooManyLogins(_)
+            | Self::LoginsBusy
             | Self::NotFound
             | Self::Lost
             | Self::Upstream(_)
@@ -168,6 +190,13 @@ impl Fault {
         match self {
             Self::Store(_) | Self::SigningKey(_) => {
                 headers.insert(RETRY_AFTER, STORE_RETRY_AFTER);
+            }
+            Self::LoginWanted(_) => door::challenge(headers),
+            Self::TooManyLogins(seconds) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            Self::LoginsBusy => {
+                headers.insert(RETRY_AFTER, LOGIN_RETRY_AFTER);
             }
             Self::Upstream(failure) => {
                 headers.extend(failure.retry_after().map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))));

@@ -10,6 +10,7 @@ mod by_tag;
 mod catalog;
 mod challenge;
 mod derive;
+pub mod door;
 mod exchange;
 pub mod fault;
 mod freshness;
@@ -27,14 +28,12 @@ pub mod service;
 mod shared;
 mod token;
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response};
-use ipnet::IpNet;
 use url::Url;
 
 use crate::negotiate::Policy;
@@ -43,7 +42,8 @@ use crate::upstream::route::Prefix;
 use crate::upstream::{self, Permission, RequestBody, Upstream};
 
 pub use body::Body;
-use exchange::Exchange;
+use door::Admission;
+use exchange::{Exchange, Neighbour};
 use fault::Fault;
 pub use freshness::{OnMissing, TagPolicy, TagRule};
 pub use index::IndexLimits;
@@ -76,8 +76,6 @@ pub struct Options {
     pub challenge: ChallengeMode,
     /// The gateway's own URL as clients know it; without it, it is built from each request.
     pub external_url: Option<Url>,
-    /// Neighbours whose `X-Forwarded-Proto` and `X-Forwarded-For` are believed. Default none.
-    pub trusted_proxies: Vec<IpNet>,
     /// Whether pushes are forwarded.
     pub pushes: Pushes,
     /// What the operator decides about negotiation.
@@ -112,16 +110,18 @@ pub enum Catalog {
 
 /// How a request came to its upstream.
 #[derive(Clone, Debug, Default)]
-pub struct Routed {
+pub(super) struct Routed {
     /// What was taken off its path.
-    pub prefix: Prefix,
+    prefix: Prefix,
     /// Whose the client's credentials are.
-    pub credentials: Credentials,
+    credentials: Credentials,
+    /// As whom the client came in at the door.
+    admission: Option<Admission>,
 }
 
 /// Whose credentials a client sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Credentials {
+enum Credentials {
     /// The upstream's: it is the one that clients log in to at this host.
     #[default]
     Upstreams,
@@ -169,7 +169,6 @@ impl Options {
             catalog: Catalog::Refused,
             challenge: ChallengeMode::Pass,
             external_url: None,
-            trusted_proxies: Vec::new(),
             pushes: Pushes::Refused,
             policy: Policy::default(),
             index: IndexLimits::default(),
@@ -211,9 +210,14 @@ impl Gateway {
         &self.options
     }
 
-    /// Answers one request from a client at `peer`, whose path is the upstream's. Never fails: whatever breaks is an answer
+    /// Answers one request from a client behind this neighbour, whose path is the upstream's. Never fails: whatever breaks is an answer
     /// too.
-    pub async fn answer<B>(self: &Arc<Self>, request: Request<B>, peer: SocketAddr, routed: Routed) -> Response<Body>
+    async fn answer<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+        neighbour: Neighbour,
+        routed: Routed,
+    ) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + Sync + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -221,7 +225,7 @@ impl Gateway {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let body = (!is_read_only(&head.method)).then(|| RequestBody::Streamed(reqwest::Body::wrap(body)));
-        let mut exchange = Exchange::new(head, body, self.client_address(peer), routed, &self.options);
+        let mut exchange = Exchange::new(head, body, neighbour, routed, &self.options);
         let unanswered = Unanswered::new(&exchange.head);
         let mut response = match self.dispatch(&mut exchange).await {
             Ok(mut response) => {
@@ -275,16 +279,6 @@ impl Gateway {
             return self.route(exchange);
         }
         if self.options.repositories.serve(&name) { Ok(route) } else { Err(Fault::RepositoryDenied(name)) }
-    }
-
-    /// The client's address: the connection's, or what the nearest trusted proxy says that it is.
-    fn client_address(&self, peer: SocketAddr) -> exchange::Neighbour {
-        let trusted = self.is_trusted_proxy(peer.ip());
-        exchange::Neighbour { address: peer.ip(), trusted }
-    }
-
-    fn is_trusted_proxy(&self, address: IpAddr) -> bool {
-        self.options.trusted_proxies.iter().any(|network| network.contains(&address))
     }
 }
 

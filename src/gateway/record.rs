@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 
 use crate::image::media_type::Format;
 
+use super::door::Admission;
 use super::fault::Fault;
 
 /// What became of a request for a manifest. It goes with the response, for the commands that explain it.
@@ -31,6 +32,7 @@ pub struct Outcome {
 #[derive(Default)]
 pub(super) struct Record {
     pub(super) outcome: Outcome,
+    pub(super) admission: Option<Admission>,
     fault: Option<String>,
     fault_is_ours: bool,
 }
@@ -60,6 +62,11 @@ impl Drop for Unanswered {
 }
 
 impl Record {
+    /// Of whoever came in so.
+    pub(super) fn of(admission: Option<Admission>) -> Self {
+        Self { admission, ..Self::default() }
+    }
+
     pub(super) fn fault(&mut self, fault: &Fault) {
         self.fault_is_ours = fault.is_ours();
         self.fault = Some(fault.to_string());
@@ -75,7 +82,8 @@ impl Record {
         status: StatusCode,
         took: Duration,
     ) {
-        let Self { outcome, .. } = self;
+        let Self { outcome, admission, .. } = self;
+        let user = admission.as_ref().and_then(Admission::name);
         let duration_ms = took.as_secs_f64() * 1000.0;
         let user_agent = head.headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
         macro_rules! line {
@@ -88,6 +96,7 @@ impl Record {
                     status = status.as_u16(),
                     client = class,
                     user_agent = user_agent.as_deref(),
+                    user,
                     stored = outcome.stored.map(Format::word),
                     served = outcome.served.map(Format::word),
                     why = outcome.why,

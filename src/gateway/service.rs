@@ -4,18 +4,22 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{AUTHORIZATION, HOST};
+use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Request, Response};
+use ipnet::IpNet;
 
 use crate::upstream::route::{RouteNames, RouteTable};
 
 use super::body::Body;
 use super::challenge::welcome;
+use super::door::{self, Admission, Door};
+use super::exchange::{Neighbour, client_address};
 use super::fault::Fault;
 use super::route::{Route, is_base};
 use super::shared::StartError;
-use super::{Credentials, Gateway, Options, Routed, Shared, SharedOptions, finished};
+use super::{Credentials, Gateway, Options, Routed, Shared, SharedOptions, finished, is_read_only};
 
 /// How a whole gateway behaves.
 #[derive(Clone, Debug)]
@@ -33,6 +37,10 @@ pub struct Site {
     pub upstreams: Vec<(Options, RouteNames)>,
     /// The place in `upstreams` of the one that is meant where a request does not say which.
     pub default: Option<usize>,
+    /// Who may come in at all; everybody where there is none.
+    pub door: Option<Arc<Door>>,
+    /// Neighbours whose `X-Forwarded-Proto` and `X-Forwarded-For` are believed. Default none.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Site {
@@ -47,7 +55,8 @@ impl Site {
 impl ServiceOptions {
     /// A gateway in front of one upstream, which is meant whatever a request says.
     pub fn alone(options: Options) -> Self {
-        let site = Site { upstreams: vec![(options, RouteNames::default())], default: Some(0) };
+        let upstreams = vec![(options, RouteNames::default())];
+        let site = Site { upstreams, default: Some(0), door: None, trusted_proxies: Vec::new() };
         Self { shared: SharedOptions::default(), site }
     }
 }
@@ -62,6 +71,8 @@ pub struct Service {
 struct Table {
     routes: RouteTable,
     gateways: Vec<Arc<Gateway>>,
+    door: Option<Arc<Door>>,
+    trusted_proxies: Vec<IpNet>,
 }
 
 impl Service {
@@ -96,23 +107,35 @@ impl Service {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let table = self.table();
-        let method = request.method().clone();
-        match table.route(&request) {
-            Ok(Destination::Upstream { gateway, path, routed }) => {
-                let request = match path {
-                    Some(path) => request_for(request, path),
-                    None => request,
-                };
-                gateway.answer(request, peer, routed).await
+        let (mut head, body) = request.into_parts();
+        let neighbour = table.neighbour(peer);
+        let admission = match table.admit(&mut head, neighbour).await {
+            Ok(admission) => admission,
+            Err(fault) => return refused(fault, &head),
+        };
+        let mut response = match table.route(&head) {
+            Ok(Destination::Upstream { gateway, path, mut routed }) => {
+                routed.admission = admission;
+                if let Some(path) = path {
+                    head.uri = Uri::from(path);
+                }
+                gateway.answer(Request::from_parts(head, body), neighbour, routed).await
             }
-            Ok(Destination::Gateway) => finished(welcome(), &method),
-            Err(fault) => {
-                let path = request.uri().path();
-                tracing::info!(target: "schemabridge::access", %method, ?path, status = fault.status().as_u16(), %fault, "request");
-                finished(fault.into_response("this gateway"), &method)
-            }
+            Ok(Destination::Gateway) => finished(welcome(), &head.method),
+            Err(fault) => return refused(fault, &head),
+        };
+        if table.door_takes_authorization() {
+            door::keep_own_challenge(response.headers_mut());
         }
+        response
     }
+}
+
+/// The answer to a request that reaches no upstream, and its line in the log.
+fn refused(fault: Fault, head: &Parts) -> Response<Body> {
+    let (method, path, status) = (&head.method, head.uri.path(), fault.status().as_u16());
+    tracing::info!(target: "schemabridge::access", %method, ?path, status, %fault, "request");
+    finished(fault.into_response("this gateway"), method)
 }
 
 /// Who answers a request.
@@ -136,12 +159,36 @@ impl Table {
             let same = previous.and_then(|table| table.gateways.iter().find(|gateway| *gateway.options() == options));
             same.map_or_else(|| Gateway::new(options, shared).map(Arc::new), |gateway| Ok(Arc::clone(gateway)))
         });
-        Ok(Self { gateways: gateways.collect::<Result<_, StartError>>()?, routes })
+        let gateways = gateways.collect::<Result<_, StartError>>()?;
+        Ok(Self { gateways, routes, door: site.door, trusted_proxies: site.trusted_proxies })
     }
 
-    fn route<B>(&self, request: &Request<B>) -> Result<Destination<'_>, Fault> {
-        let host = host_of(request)?;
-        let (path, query) = (request.uri().path(), request.uri().query());
+    fn neighbour(&self, peer: SocketAddr) -> Neighbour {
+        let address = peer.ip();
+        Neighbour { address, trusted: self.trusted_proxies.iter().any(|network| network.contains(&address)) }
+    }
+
+    fn door_takes_authorization(&self) -> bool {
+        self.door.as_ref().is_some_and(|door| door.takes_authorization())
+    }
+
+    /// As whom the client comes in. What it showed a door of passwords or tokens is that door's and goes nowhere else.
+    async fn admit(&self, head: &mut Parts, neighbour: Neighbour) -> Result<Option<Admission>, Fault> {
+        let Some(door) = &self.door else { return Ok(None) };
+        let address = client_address(&head.headers, neighbour);
+        let admission = door.admit(head, address).await?;
+        if door.takes_authorization() {
+            head.headers.remove(AUTHORIZATION);
+        }
+        Ok(Some(admission))
+    }
+
+    fn route(&self, head: &Parts) -> Result<Destination<'_>, Fault> {
+        let host = host_of(head)?;
+        let (path, query) = (head.uri.path(), head.uri.query());
+        if is_base(path) && is_read_only(&head.method) && self.door_takes_authorization() {
+            return Ok(Destination::Gateway);
+        }
         let chosen = match self.routes.choose(host.as_deref(), path, query) {
             Ok(chosen) => chosen,
             Err(_) if is_base(path) => return Ok(Destination::Gateway),
@@ -157,15 +204,15 @@ impl Table {
             changed if changed.as_ref() == path => None,
             changed => Some(path_and_query(changed, query)?),
         };
-        Ok(Destination::Upstream { gateway, path, routed: Routed { prefix: chosen.prefix, credentials } })
+        Ok(Destination::Upstream { gateway, path, routed: Routed { prefix: chosen.prefix, credentials, admission: None } })
     }
 }
 
 /// The host that a request names. One that names one host in its Host header and another in its target could be routed by
 /// either.
-fn host_of<B>(request: &Request<B>) -> Result<Option<String>, Fault> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let (header, authority) = (hosts.next(), request.uri().authority());
+fn host_of(head: &Parts) -> Result<Option<String>, Fault> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (header, authority) = (hosts.next(), head.uri.authority());
     let agree = match (header, authority) {
         (Some(header), Some(authority)) => header.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()),
         _ => true,
@@ -180,10 +227,4 @@ fn host_of<B>(request: &Request<B>) -> Result<Option<String>, Fault> {
 fn path_and_query(path: &str, query: Option<&str>) -> Result<PathAndQuery, Fault> {
     let text = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     text.parse().map_err(|_| Fault::NotFound)
-}
-
-fn request_for<B>(request: Request<B>, path: PathAndQuery) -> Request<B> {
-    let (mut head, body) = request.into_parts();
-    head.uri = Uri::from(path);
-    Request::from_parts(head, body)
 }

@@ -12,7 +12,9 @@ use crate::image::media_type::Format;
 use super::accept::Presence;
 use super::client::Client;
 use super::clients::{Mode, Quirk};
+use super::formats::Formats;
 use super::refusal::Refusal;
+use super::rules::Schema1;
 use super::stored::{Stored, StoredContent};
 
 /// What a client gets for a tag.
@@ -100,6 +102,9 @@ impl fmt::Display for Why {
 
 /// What `client` gets when it asks for a tag under which `stored` is.
 pub fn choose(stored: &Stored, client: &Client) -> Choice {
+    if is_denied(stored, client) {
+        return Choice::Refuse(Refusal::schema1_denied(stored.format, client));
+    }
     if client.mode() == Mode::Probe {
         return Choice::AsStored { why: Why::Probe };
     }
@@ -113,7 +118,7 @@ pub fn choose(stored: &Stored, client: &Client) -> Choice {
             None => Choice::AsStored { why: why_readable(client) },
         };
     }
-    let candidates = candidates(format, client);
+    let candidates = candidates(format, client.usable(), client);
     if candidates.is_empty() {
         return otherwise(stored, client);
     }
@@ -142,6 +147,18 @@ pub fn objection(image: &Stored, client: &Client) -> Option<Refusal> {
     zero_layers(image, client).or_else(|| zstd(image, client))
 }
 
+/// Schema 1 is all that there is for `client`, and the operator denies it: it is stored, or it is the only candidate.
+fn is_denied(stored: &Stored, client: &Client) -> bool {
+    if client.schema1() == Schema1::Allowed {
+        return false;
+    }
+    let (format, usable) = (stored.counts_as(client), client.usable());
+    let reads_stored = format == stored.format && stored.is_in(usable);
+    let has_candidate = |formats| !candidates(format, formats, client).is_empty();
+    stored.format == Format::Schema1
+        || (client.mode() != Mode::Probe && !reads_stored && !has_candidate(usable) && has_candidate(client.readable()))
+}
+
 fn zero_layers(image: &Stored, client: &Client) -> Option<Refusal> {
     let empty = matches!(image.content, StoredContent::Image { layers: 0, .. });
     (empty && client.has(Quirk::ZeroLayersPanic)).then(|| Refusal::zero_layers(image.format, client))
@@ -161,10 +178,9 @@ fn why_readable(client: &Client) -> Why {
     }
 }
 
-/// The candidates for a document of `format` that `client` can use, the nearest first: the one with the fewest changes.
-/// Real lists of qualities are inverted nonsense, so they order only what an unknown client gets.
-fn candidates(format: Format, client: &Client) -> Vec<Candidate> {
-    let usable = client.usable();
+/// The candidates for a document of `format` that are among the `usable` formats of `client`, the nearest first: the one
+/// with the fewest changes. Real lists of qualities are inverted nonsense, so they order only what an unknown client gets.
+fn candidates(format: Format, usable: Formats, client: &Client) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> =
         nearest(format).iter().copied().filter(|candidate| usable.contains(candidate.target)).collect();
     if !client.is_known() {
@@ -196,10 +212,13 @@ const fn nearest(format: Format) -> &'static [Candidate] {
 
 #[cfg(test)]
 mod tests {
+    use core::net::{IpAddr, Ipv4Addr};
+
     use super::super::clients::KNOWN;
-    use super::super::{Policy, WithoutAccept};
+    use super::super::{Asks, ClientRule, PlatformRule, Policy, Senders, Treatment, WithoutAccept};
     use super::*;
 
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     const DOCKER_1_10: &str = "docker/1.10.3 go/go1.5.3 os/linux arch/amd64";
     const DOCKER_17: &str = "docker/17.03.2-ce go/go1.7.5 os/linux arch/amd64";
     const DOCKER_20: &str = "docker/20.10.24+dfsg1 go/go1.19.8 os/linux arch/amd64";
@@ -212,7 +231,8 @@ mod tests {
     }
 
     fn client_under(policy: &Policy, user_agent: &str, accept: &[&str]) -> Client {
-        Client::from_headers(accept.iter().map(|line| line.as_bytes()), Some(user_agent.as_bytes()), policy)
+        let lines = accept.iter().map(|line| line.as_bytes());
+        Client::from_headers(lines, Some(user_agent.as_bytes()), ADDRESS, policy)
     }
 
     fn image(format: Format) -> Stored {
@@ -428,7 +448,8 @@ mod tests {
     fn every_known_client_gets_an_ordinary_image() {
         for known in KNOWN {
             let lines = known.accept.iter().map(|line| line.as_bytes());
-            let client = Client::from_headers(lines, known.user_agent.map(str::as_bytes), &Policy::default());
+            let user_agent = known.user_agent.map(str::as_bytes);
+            let client = Client::from_headers(lines, user_agent, ADDRESS, &Policy::default());
             for stored in [image(Format::Schema2), image(Format::Oci)] {
                 let choice = choose(&stored, &client);
                 assert!(!matches!(choice, Choice::Refuse(_)), "{}: {choice:?}", known.name);
@@ -444,5 +465,91 @@ mod tests {
             "this is not a container image but an OCI artifact, and Docker 17.03.2 reads only Docker schema 1, \
              Docker schema 2 and a Docker manifest list; fetch it with the tool that made it, such as oras or helm"
         );
+    }
+
+    fn ruled(user_agent: &str, treatment: Treatment) -> ClientRule {
+        let senders = Senders { user_agents: vec![user_agent.parse().unwrap()], ..Senders::default() };
+        ClientRule::new(senders, treatment).unwrap()
+    }
+
+    fn under(rules: &[ClientRule], user_agent: &str, accept: &[&str]) -> Client {
+        client_under(&Policy { clients: rules.to_vec(), ..Policy::default() }, user_agent, accept)
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_counts_and_goes_before_the_table() {
+        let reads = |format| Treatment { reads: Some(Formats::of(&[format])), ..Treatment::default() };
+        let rules = [ruled("docker/20.*", reads(Format::Schema2)), ruled("docker/*", reads(Format::Schema1))];
+        let choice = choose(&image(Format::Oci), &under(&rules, DOCKER_20, &[DOCKER_TYPES, OCI_TYPES]));
+        assert_eq!(targets(&choice), [(Format::Schema2, Scope::Whole)]);
+        let choice = choose(&image(Format::Oci), &under(&rules, DOCKER_17, &[DOCKER_TYPES]));
+        assert_eq!(targets(&choice), [(Format::Schema1, Scope::Whole)]);
+        // what the rule does not say stays as the table has it
+        let zstd = choose(&zstd_image(Format::Schema2), &under(&rules, DOCKER_20, &[DOCKER_TYPES]));
+        assert!(refusal(&zstd).contains("zstd"));
+    }
+
+    #[test]
+    fn a_rule_makes_an_unknown_client_known() {
+        let reads = Some(Formats::of(&[Format::Schema1]));
+        let rules = [ruled("legacy-tool*", Treatment { reads, ..Treatment::default() })];
+        for accept in [&[][..], &["*/*"], &["application/json"]] {
+            let choice = choose(&image(Format::Oci), &under(&rules, "legacy-tool/1.0", accept));
+            assert_eq!(targets(&choice), [(Format::Schema1, Scope::Whole)]);
+        }
+    }
+
+    #[test]
+    fn a_probe_sees_what_is_stored_or_what_its_engine_gets() {
+        let asks = |asks| [ruled("probe", Treatment { asks, ..Treatment::default() })];
+        let schema2 = "application/vnd.docker.distribution.manifest.v2+json";
+        let stored = under(&asks(Asks::ForStored), "probe", &[schema2]);
+        assert_eq!(choose(&image(Format::Oci), &stored), Choice::AsStored { why: Why::Probe });
+        let engine = "docker/1.9.1 os/linux arch/arm";
+        let client = under(&asks(Asks::ForEngine(engine.to_owned())), "probe", &[schema2, OCI_TYPES]);
+        assert_eq!(targets(&choose(&image(Format::Schema2), &client)), [(Format::Schema1, Scope::Whole)]);
+        assert_eq!(client.platform().to_string(), "linux/arm");
+    }
+
+    #[test]
+    fn a_platform_of_a_rule_goes_before_those_of_repositories() {
+        let platform = Some("linux/arm/v6".parse().unwrap());
+        let policy = Policy {
+            clients: vec![ruled("docker/17*", Treatment { platform, ..Treatment::default() })],
+            platforms: vec![PlatformRule {
+                repositories: "**".parse().unwrap(),
+                platform: "linux/s390x".parse().unwrap(),
+            }],
+            ..Policy::default()
+        };
+        let wanted = |user_agent| {
+            client_under(&policy, user_agent, &[]).platform_for(&"app".parse().unwrap(), &policy).to_string()
+        };
+        assert_eq!(wanted(DOCKER_17), "linux/arm/v6");
+        assert_eq!(wanted(DOCKER_20), "linux/s390x");
+    }
+
+    #[test]
+    fn who_is_denied_schema_1_is_told_so() {
+        let denied = [ruled("*", Treatment { schema1: Schema1::Denied, ..Treatment::default() })];
+        let old = under(&denied, "docker/1.9.1 os/linux arch/amd64", &[]);
+        let script = under(&denied, "script", &["application/vnd.docker.distribution.manifest.v1+prettyjws"]);
+        let probe = [ruled("*", Treatment { asks: Asks::ForStored, schema1: Schema1::Denied, ..Treatment::default() })];
+        for client in [&old, &script] {
+            for stored in [image(Format::Oci), image(Format::Schema2), entries(Format::Index, false)] {
+                let text = refusal(&choose(&stored, client));
+                assert!(text.contains("operator of this gateway keeps that old format"), "{text}");
+                assert!(text.contains("Docker 1.10 or newer"), "{text}");
+            }
+        }
+        for client in [old, script, under(&denied, "curl/8", &["*/*"]), under(&probe, "probe", &[])] {
+            let text = refusal(&choose(&opaque(Format::Schema1), &client));
+            assert!(text.contains("stored as Docker schema 1") && text.contains("build the image again"), "{text}");
+        }
+        let newer = under(&denied, DOCKER_17, &[DOCKER_TYPES]);
+        assert_eq!(targets(&choose(&image(Format::Oci), &newer)), [(Format::Schema2, Scope::Whole)]);
+        assert!(refusal(&choose(&opaque(Format::Artifact), &newer)).contains("not a container image"));
+        let probe = under(&probe, "probe", &[]);
+        assert_eq!(choose(&image(Format::Oci), &probe), Choice::AsStored { why: Why::Probe });
     }
 }

@@ -1,5 +1,6 @@
 //! Who asks: what one request's headers say, and what is known about their sender.
 
+use core::net::IpAddr;
 use std::fmt;
 
 use crate::image::media_type::Format;
@@ -10,6 +11,7 @@ use super::accept::{Accept, Presence};
 use super::clients::{Mode, Quirk, Recognised, recognise};
 use super::formats::Formats;
 use super::platform::{PlatformRule, WantedPlatform};
+use super::rules::{Asks, ClientRule, Schema1, Treatment};
 use super::user_agent::{UserAgent, Version};
 
 /// What the operator decides about negotiation.
@@ -17,6 +19,8 @@ use super::user_agent::{UserAgent, Version};
 pub struct Policy {
     /// What an unknown client without an `Accept` header gets.
     pub without_accept: WithoutAccept,
+    /// What the operator says about clients, before the table; the first rule that matches counts.
+    pub clients: Vec<ClientRule>,
     /// The platforms that the operator fixed, whatever a client says of its own; the first whose pattern matches counts.
     pub platforms: Vec<PlatformRule>,
     /// The platform picked for a client that does not say its own, where no rule matches.
@@ -30,6 +34,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             without_accept: WithoutAccept::Stored,
+            clients: Vec::new(),
             platforms: Vec::new(),
             platform: Platform::linux_amd64(),
             arm_variants: vec![Some("v6".into()), Some("v5".into()), None, Some("v7".into())],
@@ -52,29 +57,63 @@ pub enum WithoutAccept {
 pub struct Client {
     accept: Accept,
     recognised: Option<Recognised>,
+    reads: Option<Formats>,
+    mode: Mode,
+    schema1: Schema1,
     docker_version: Option<Version>,
     platform: WantedPlatform,
+    platform_source: PlatformSource,
     without_accept: WithoutAccept,
 }
+
+/// Who said what a client's platform is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PlatformSource {
+    /// The operator, about this client: no rule about repositories is asked.
+    Rule,
+    /// The client, or the default.
+    Client,
+}
+
+/// What a client accepts that asks in the place of an engine: the engine's line of the table says what it reads.
+const ANYTHING: &[u8] = b"*/*";
 
 impl Client {
     /// Reads all `Accept` lines and the `User-Agent`, as raw header bytes. Never fails.
     pub fn from_headers<'a>(
         accept: impl IntoIterator<Item = &'a [u8]>,
         user_agent: Option<&'a [u8]>,
+        address: IpAddr,
         policy: &Policy,
     ) -> Self {
         let user_agent = UserAgent::parse(user_agent.unwrap_or_default());
-        let platform = match user_agent.platform() {
-            Some((os, architecture)) => Platform::new(os, architecture),
-            None => policy.platform.clone(),
+        let rule = policy.clients.iter().find(|rule| rule.is_about(&user_agent, address)).map(ClientRule::treatment);
+        match rule {
+            Some(Treatment { asks: Asks::ForEngine(engine), .. }) => {
+                Self::new(Accept::parse([ANYTHING]), &UserAgent::parse(engine.as_bytes()), rule, policy)
+            }
+            _ => Self::new(Accept::parse(accept), &user_agent, rule, policy),
+        }
+    }
+
+    fn new(accept: Accept, user_agent: &UserAgent<'_>, rule: Option<&Treatment>, policy: &Policy) -> Self {
+        let recognised = recognise(user_agent);
+        let (platform, platform_source) = match (rule.and_then(|rule| rule.platform.as_ref()), user_agent.platform()) {
+            (Some(fixed), _) => (fixed.clone(), PlatformSource::Rule),
+            (None, Some((os, architecture))) => (Platform::new(os, architecture), PlatformSource::Client),
+            (None, None) => (policy.platform.clone(), PlatformSource::Client),
         };
-        let platform = WantedPlatform::new(platform, &policy.arm_variants).on_windows_build(user_agent.windows_build());
+        let mode = recognised.map_or(Mode::Plain, |recognised| recognised.rule.mode);
+        let is_probe = rule.is_some_and(|rule| rule.asks == Asks::ForStored);
         Self {
-            accept: Accept::parse(accept),
-            recognised: recognise(&user_agent),
+            accept,
+            recognised,
+            reads: rule.and_then(|rule| rule.reads).or(recognised.map(|recognised| recognised.rule.reads)),
+            mode: if is_probe { Mode::Probe } else { mode },
+            schema1: rule.map_or(Schema1::Allowed, |rule| rule.schema1),
             docker_version: user_agent.product("docker").and_then(|docker| Version::parse(docker.version)),
-            platform,
+            platform: WantedPlatform::new(platform, &policy.arm_variants).on_windows_build(user_agent.windows_build()),
+            platform_source,
             without_accept: policy.without_accept,
         }
     }
@@ -97,9 +136,11 @@ impl Client {
     /// The same for one repository, for which the operator may have fixed another.
     pub fn platform_for(&self, repository: &Repository, policy: &Policy) -> WantedPlatform {
         match policy.platforms.iter().find(|rule| rule.repositories.matches(repository.as_str())) {
-            Some(rule) => WantedPlatform::new(rule.platform.clone(), &policy.arm_variants)
-                .on_windows_build(self.platform.windows_build()),
-            None => self.platform.clone(),
+            Some(rule) if self.platform_source == PlatformSource::Client => {
+                WantedPlatform::new(rule.platform.clone(), &policy.arm_variants)
+                    .on_windows_build(self.platform.windows_build())
+            }
+            _ => self.platform.clone(),
         }
     }
 
@@ -108,9 +149,14 @@ impl Client {
         &self.accept
     }
 
-    /// Whether a line of the table is about this client.
+    /// Whether a line of the table, or a rule of the operator's, says what this client reads.
     pub fn is_known(&self) -> bool {
-        self.recognised.is_some()
+        self.reads.is_some()
+    }
+
+    /// Whether the client may get schema 1.
+    pub fn schema1(&self) -> Schema1 {
+        self.schema1
     }
 
     /// Whether the client has `quirk`.
@@ -120,34 +166,43 @@ impl Client {
 
     /// How the client's `Accept` counts.
     pub fn mode(&self) -> Mode {
-        self.recognised.map_or(Mode::Plain, |recognised| recognised.rule.mode)
+        self.mode
     }
 
-    /// The formats that the client claims to read; of a strict one, those that it does read.
+    /// The formats that the client claims to read; of a strict one, those that it does read. Never one that the operator
+    /// denies it.
     pub fn covered(&self) -> Formats {
-        match self.recognised {
-            Some(Recognised { rule, .. }) if rule.mode == Mode::Strict => rule.reads,
+        self.allowed(match (self.reads, self.mode) {
+            (Some(reads), Mode::Strict) => reads,
             // Docker 19.03.0 to 19.03.4 lists OCI's types and cannot read them: an artifact would end in "missing
             // signature key", so there our words are the better ones
-            Some(Recognised { rule, .. }) if !rule.reads.contains(Format::Oci) => {
-                self.accept.covered().without(Format::Artifact)
-            }
+            (Some(reads), _) if !reads.contains(Format::Oci) => self.accept.covered().without(Format::Artifact),
             _ => self.accept.covered(),
-        }
+        })
     }
 
-    /// The formats that the client can use: what it claims, narrowed by what it is known to read.
+    /// The formats that the client can use: what it claims, narrowed by what it is known to read and may get.
     pub fn usable(&self) -> Formats {
-        match self.recognised {
-            Some(Recognised { rule, .. }) => match rule.mode {
-                Mode::Strict => rule.reads,
-                Mode::Probe => Formats::ALL,
-                Mode::Plain => rule.reads.intersection(self.accept.covered()),
-            },
-            None => match (self.accept.presence(), self.without_accept) {
+        self.allowed(self.readable())
+    }
+
+    /// The same, whatever the operator denies it.
+    pub(super) fn readable(&self) -> Formats {
+        match (self.reads, self.mode) {
+            (_, Mode::Probe) => Formats::ALL,
+            (Some(reads), Mode::Strict) => reads,
+            (Some(reads), Mode::Plain) => reads.intersection(self.accept.covered()),
+            (None, _) => match (self.accept.presence(), self.without_accept) {
                 (Presence::Absent, WithoutAccept::Schema1) => Formats::of(&[Format::Schema1]),
                 _ => self.accept.covered(),
             },
+        }
+    }
+
+    fn allowed(&self, formats: Formats) -> Formats {
+        match self.schema1 {
+            Schema1::Allowed => formats,
+            Schema1::Denied => formats.without(Format::Schema1),
         }
     }
 }

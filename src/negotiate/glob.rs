@@ -35,7 +35,7 @@ impl Glob {
 
     /// The whole of `text` matches.
     pub fn matches(&self, text: &str) -> bool {
-        matches(self.0.as_bytes(), text.as_bytes())
+        matches_apart(self.0.as_bytes(), text.as_bytes(), b'/')
     }
 }
 
@@ -57,8 +57,9 @@ impl fmt::Display for Glob {
     }
 }
 
-/// Row by row over the pattern, so the cost is the product of the lengths whatever the pattern is.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
+/// All of `text` matches, where `*` stands for any bytes but `separator` and `**` for any bytes. Row by row over the
+/// pattern, so the cost is the product of the lengths whatever the pattern is.
+pub fn matches_apart(pattern: &[u8], text: &[u8], separator: u8) -> bool {
     // reached[n]: the pattern so far matches the first n bytes.
     let mut reached = vec![false; text.len() + 1];
     if let Some(start) = reached.first_mut() {
@@ -75,7 +76,7 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
         if byte == b'*' {
             let mut open = false;
             for (position, slot) in next.iter_mut().enumerate() {
-                let passes = position > 0 && (crosses || text.get(position - 1) != Some(&b'/'));
+                let passes = position > 0 && (crosses || text.get(position - 1) != Some(&separator));
                 open = reached.get(position) == Some(&true) || (open && passes);
                 *slot = open;
             }

@@ -1,6 +1,6 @@
 //! Floor 2, pure: who gets what.
 //!
-//! One request's `Accept` lines and `User-Agent` become a [`Client`], a few facts about the stored document become a
+//! One request's `Accept` lines, `User-Agent` and address become a [`Client`], a few facts about the stored document become a
 //! [`Stored`], and [`choose()`] says what the client gets. All of this is for a pull by tag: bytes asked for by digest are
 //! the bytes answered, and nothing here is consulted.
 
@@ -14,6 +14,7 @@ pub mod platform;
 #[cfg(test)]
 mod properties;
 mod refusal;
+mod rules;
 mod stored;
 pub mod user_agent;
 
@@ -23,5 +24,8 @@ pub use formats::Formats;
 pub use glob::Glob;
 pub use platform::{NoPlatform, PlatformRule, WantedPlatform};
 pub use refusal::Refusal;
+pub use rules::{
+    Asks, ClientRule, InvalidClientRule, InvalidUserAgentGlob, Schema1, Senders, Treatment, UserAgentGlob,
+};
 pub use stored::{Stored, StoredContent};
 pub use user_agent::Version;

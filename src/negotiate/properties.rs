@@ -1,5 +1,7 @@
 //! What holds for any headers at all.
 
+use core::net::{IpAddr, Ipv4Addr};
+
 use proptest::prelude::*;
 
 use crate::image::media_type::{
@@ -7,7 +9,9 @@ use crate::image::media_type::{
 };
 
 use super::clients::KNOWN;
-use super::{Choice, Client, Policy, Stored, StoredContent, choose};
+use super::{Asks, Choice, Client, ClientRule, Policy, Schema1, Senders, Stored, StoredContent, Treatment, choose};
+
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// Every kind of stored document that a choice can tell apart.
 fn every_stored() -> Vec<Stored> {
@@ -25,7 +29,11 @@ fn every_stored() -> Vec<Stored> {
 
 /// What is served to such a client, whatever the reason: by stored document, the targets, or nothing for a refusal.
 fn served(user_agent: &[u8], lines: &[Vec<u8>]) -> Vec<String> {
-    let client = Client::from_headers(lines.iter().map(Vec::as_slice), Some(user_agent), &Policy::default());
+    served_under(&Policy::default(), user_agent, lines)
+}
+
+fn served_under(policy: &Policy, user_agent: &[u8], lines: &[Vec<u8>]) -> Vec<String> {
+    let client = Client::from_headers(lines.iter().map(Vec::as_slice), Some(user_agent), ADDRESS, policy);
     let what = |stored: &Stored| match choose(stored, &client) {
         Choice::AsStored { .. } => "as stored".to_owned(),
         Choice::Derive { candidates, .. } => format!("{candidates:?}"),
@@ -35,6 +43,16 @@ fn served(user_agent: &[u8], lines: &[Vec<u8>]) -> Vec<String> {
         }
     };
     every_stored().iter().map(what).collect()
+}
+
+/// A policy with one rule, about those who are in `network`.
+fn ruled(network: &str, treatment: Treatment) -> Policy {
+    let senders = Senders { networks: vec![network.parse().unwrap()], ..Senders::default() };
+    Policy { clients: vec![ClientRule::new(senders, treatment).unwrap()], ..Policy::default() }
+}
+
+fn denied() -> Treatment {
+    Treatment { schema1: Schema1::Denied, ..Treatment::default() }
 }
 
 fn user_agent() -> impl Strategy<Value = Vec<u8>> {
@@ -115,5 +133,49 @@ proptest! {
         let expected = served(&user_agent, &lines);
         lines.push(unknown);
         prop_assert_eq!(served(&user_agent, &lines), expected);
+    }
+
+    #[test]
+    fn who_is_denied_schema_1_never_gets_it(
+        user_agent in user_agent(),
+        lines in proptest::collection::vec(element(), 0..8),
+        asks in prop_oneof![Just(Asks::ForItself), Just(Asks::ForStored), Just(Asks::ForEngine("docker/1.9.1".into()))],
+    ) {
+        let policy = ruled("192.0.2.0/24", Treatment { asks, ..denied() });
+        let client = Client::from_headers(lines.iter().map(Vec::as_slice), Some(&user_agent), ADDRESS, &policy);
+        for stored in every_stored() {
+            match choose(&stored, &client) {
+                Choice::AsStored { .. } => prop_assert_ne!(stored.format, Format::Schema1),
+                Choice::Derive { candidates, .. } => {
+                    prop_assert!(candidates.iter().all(|candidate| candidate.target != Format::Schema1));
+                }
+                Choice::Refuse(_) => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_rule_about_others_or_without_a_word_changes_nothing(
+        user_agent in user_agent(),
+        lines in proptest::collection::vec(element(), 0..8),
+    ) {
+        let expected = served(&user_agent, &lines);
+        prop_assert_eq!(&served_under(&ruled("192.0.3.0/24", denied()), &user_agent, &lines), &expected);
+        prop_assert_eq!(&served_under(&ruled("192.0.2.0/24", Treatment::default()), &user_agent, &lines), &expected);
+    }
+
+    #[test]
+    fn who_asks_for_an_engine_gets_what_the_engine_gets(
+        user_agent in user_agent(),
+        lines in proptest::collection::vec(element(), 0..8),
+    ) {
+        for engine in KNOWN {
+            let Some(name) = engine.user_agent.filter(|name| name.starts_with("docker/") || name.starts_with("containerd/"))
+            else { continue };
+            let own: Vec<Vec<u8>> = engine.accept.iter().map(|line| line.as_bytes().to_vec()).collect();
+            let asks = Asks::ForEngine(name.to_owned());
+            let policy = ruled("192.0.2.0/24", Treatment { asks, ..Treatment::default() });
+            prop_assert_eq!(served_under(&policy, &user_agent, &lines), served(name.as_bytes(), &own), "{}", name);
+        }
     }
 }

@@ -24,6 +24,7 @@ enum Reason {
     OnlyOci,
     ZeroLayers,
     Zstd,
+    Schema1Denied,
     Untranslatable(String),
     NoPlatform(NoPlatform),
 }
@@ -49,6 +50,11 @@ impl Refusal {
         Self::new(stored, client, Reason::Zstd)
     }
 
+    /// Only schema 1 would do, and the operator denies it to the client.
+    pub(super) fn schema1_denied(stored: Format, client: &Client) -> Self {
+        Self { reads: client.readable(), ..Self::new(stored, client, Reason::Schema1Denied) }
+    }
+
     /// Every candidate was tried and failed; `reason` is the first one's, a clause in plain words.
     pub fn untranslatable(stored: Format, client: &Client, reason: impl fmt::Display) -> Self {
         Self::new(stored, client, Reason::Untranslatable(reason.to_string()))
@@ -62,7 +68,9 @@ impl Refusal {
     /// The refusal in words that tell no more of the stored document than its format.
     pub fn formats_only(&self) -> String {
         match &self.reason {
-            Reason::Unreadable | Reason::OnlyOci | Reason::ZeroLayers | Reason::Zstd => self.to_string(),
+            Reason::Unreadable | Reason::OnlyOci | Reason::ZeroLayers | Reason::Zstd | Reason::Schema1Denied => {
+                self.to_string()
+            }
             Reason::Untranslatable(_) | Reason::NoPlatform(_) => {
                 let Self { client, stored, reads, .. } = self;
                 let stored = stored.name();
@@ -105,6 +113,16 @@ impl fmt::Display for Refusal {
                 formatter,
                 "this image has layers compressed with zstd, which {client} cannot unpack; \
                  push it again with gzip layers, or pull it with a newer client (Docker 23, containerd 1.5)"
+            ),
+            Reason::Schema1Denied if *stored == Format::Schema1 => write!(
+                formatter,
+                "this image is stored as {stored_name}, and the operator of this gateway keeps that old format from \
+                 {client}; build the image again with a current tool and push it"
+            ),
+            Reason::Schema1Denied => write!(
+                formatter,
+                "{client} could be given this image only as Docker schema 1, and the operator of this gateway keeps that \
+                 old format from it; pull with Docker 1.10 or newer"
             ),
             Reason::Untranslatable(reason) => write!(
                 formatter,

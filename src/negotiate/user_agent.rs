@@ -77,6 +77,11 @@ impl<'a> UserAgent<'a> {
         Self { text: String::from_utf8_lossy(header.get(..end.unwrap_or(header.len())).unwrap_or(header)) }
     }
 
+    /// All of it.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// The products in the order written.
     pub fn products(&self) -> impl Iterator<Item = Product<'_>> {
         let mut rest: &str = &self.text;

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use schemabridge::gateway::door::{Door, DoorOptions};
 use schemabridge::gateway::service::ServiceOptions;
-use schemabridge::gateway::{Callers, ChallengeMode, IndexLimits, Options, Pushes, RepositoryRules, Service, SingleNames, TagPolicy};
-use schemabridge::negotiate::{PlatformRule, WithoutAccept};
+use schemabridge::gateway::{
+    Callers, ChallengeMode, IndexLimits, Options, Pushes, RepositoryRules, Service, SingleNames, TagPolicy,
+};
+use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Treatment, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
 use schemabridge::upstream::route::RouteNames;
@@ -140,7 +143,7 @@ impl Setup {
     /// Believes `X-Forwarded-Proto` from these addresses.
     pub fn trust_proxies(self, network: &str) -> Self {
         let network = network.parse().unwrap();
-        self.with(move |options| options.trusted_proxies = vec![network])
+        self.with_all(move |options| options.site.trusted_proxies = vec![network])
     }
 
     /// Allows a token service beyond the upstream's own host.
@@ -163,6 +166,12 @@ impl Setup {
         self.with(move |options| options.upstream.credentials_timeout = timeout)
     }
 
+    /// Puts a door before it.
+    pub fn door(self, door: &DoorOptions) -> Self {
+        let door = Arc::new(Door::open(door).unwrap());
+        self.with_all(|options| options.site.door = Some(door))
+    }
+
     /// Gives unknown clients without an Accept header schema 1.
     pub fn schema1_without_accept(self) -> Self {
         self.with(|options| options.policy.without_accept = WithoutAccept::Schema1)
@@ -172,6 +181,12 @@ impl Setup {
     pub fn platform(self, repositories: &str, platform: &str) -> Self {
         let rule = PlatformRule { repositories: repositories.parse().unwrap(), platform: platform.parse().unwrap() };
         self.with(|options| options.policy.platforms.push(rule))
+    }
+
+    /// Treats these clients so, after the rules already there.
+    pub fn client_rule(self, senders: Senders, treatment: Treatment) -> Self {
+        let rule = ClientRule::new(senders, treatment).unwrap();
+        self.with(|options| options.policy.clients.push(rule))
     }
 
     /// Tries the variants of arm in this order; an empty word is an entry without one.
