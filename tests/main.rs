@@ -30,6 +30,7 @@ mod secrets;
 mod shutdown;
 mod single_flight;
 mod store;
+mod store_commands;
 mod support;
 mod the_table;
 mod translation_golden;
