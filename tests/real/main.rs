@@ -13,6 +13,7 @@ mod lists;
 mod old_clients;
 mod old_lists;
 mod pushes;
+mod replicas;
 mod signature;
 mod stored_schema1;
 
@@ -27,3 +28,4 @@ mod mixtures;
 mod parents;
 mod programs;
 mod registries;
+mod stores;
