@@ -9,6 +9,7 @@ mod clients;
 mod credentials;
 mod derived;
 mod differential;
+mod full_disk;
 mod lists;
 mod old_clients;
 mod old_lists;

@@ -164,6 +164,11 @@ impl Gateway {
         Self::start_with(upstream, &store, &[], directory)
     }
 
+    /// A gateway whose store is this directory.
+    pub fn start_on_directory(upstream: &Registry, store: &Path) -> Self {
+        Self::start_with(upstream, &stores::url_of(store), &[], programs::directory())
+    }
+
     /// A gateway whose store others may use too.
     pub fn start_on(upstream: &Registry, store: &Store) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
