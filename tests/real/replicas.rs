@@ -22,6 +22,8 @@ use crate::{
 const TAG: &str = "v1";
 /// How often the replicas race for each kind of document.
 const RACES: usize = 4;
+/// How often they race for the signing key, each time on another store.
+const KEY_RACES: usize = 5;
 
 /// Something that the registry stores in one form and a client asks for in another.
 struct Dish {
@@ -45,9 +47,7 @@ impl Dish {
             (Form::Index, Twin::Oci, READS_SCHEMA_1, documents::PRETTYJWS),
         ];
         let of_images = images.into_iter().enumerate().map(|(number, (twin, guise, media_type))| {
-            let repository = format!("{name}/image{number}");
-            registry.push(&images::runnable_labelled(&repository), twin, &repository, TAG);
-            Self { repository, guise, media_type }
+            Self::of_image(registry, format!("{name}/image{number}"), twin, guise, media_type)
         });
         let of_parents = parents.into_iter().enumerate().map(|(number, (form, twin, guise, media_type))| {
             let repository = format!("{name}/parent{number}");
@@ -56,6 +56,11 @@ impl Dish {
             Self { repository, guise, media_type }
         });
         of_images.chain(of_parents).collect()
+    }
+
+    fn of_image(registry: &Registry, repository: String, twin: Twin, guise: Guise, media_type: &'static str) -> Self {
+        registry.push(&images::runnable_labelled(&repository), twin, &repository, TAG);
+        Self { repository, guise, media_type }
     }
 
     fn ask(&self, of: SocketAddr, reference: &str) -> Answer {
@@ -201,6 +206,32 @@ fn three_replicas_on_a_bucket_of_s3_agree() {
 #[test]
 fn three_replicas_on_a_container_of_azure_agree() {
     assert_replicas_agree(&Store::azure());
+}
+
+/// Nobody has the key that signs schema 1 when all replicas need it at the same moment.
+fn assert_one_key(mut store: Store) {
+    let registry = Registry::docker_registry();
+    let schema2 =
+        Dish::of_image(&registry, "key/first".to_owned(), Twin::Oci, READS_SCHEMA_2, Twin::Schema2.media_type());
+    for race in 0..KEY_RACES {
+        let schema1 = Dish::of_image(&registry, format!("key/{race}"), Twin::Oci, READS_SCHEMA_1, documents::PRETTYJWS);
+        let gateways = three_on(&registry, &store);
+        let replicas = addresses(&gateways);
+        // So that each of them is connected to everything, and none is late.
+        asked_at_once(&schema2, &replicas);
+        assert_equal(asked_at_once(&schema1, &replicas), &replicas);
+        store.renew();
+    }
+}
+
+#[test]
+fn replicas_on_an_empty_directory_sign_with_one_key() {
+    assert_one_key(Store::directory());
+}
+
+#[test]
+fn replicas_on_an_empty_bucket_sign_with_one_key() {
+    assert_one_key(Store::s3());
 }
 
 /// Three replicas in front of a registry with one image, behind a proxy that sends each request of a client to the next.

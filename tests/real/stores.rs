@@ -38,9 +38,9 @@ impl Store {
     /// A bucket of moto, which speaks as S3 does.
     pub fn s3() -> Self {
         let (directory, address) = (programs::directory(), programs::free_address());
-        let mut command = Command::new(programs::bucket_server("moto/bin/moto_server"));
-        command.args(["--host", "127.0.0.1", "--port", &address.port().to_string()]);
-        let mut server = Program::start("moto_server", command, directory.path());
+        let mut command = Command::new(programs::bucket_server("moto/bin/python"));
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/s3_server.py")).arg(address.port().to_string());
+        let mut server = Program::start("moto", command, directory.path());
         server.wait_for_port(address);
         let made = http::ask(address, "PUT", &format!("/{BUCKET}"), &[], b"").unwrap();
         assert_eq!(made.status, 200, "moto makes no bucket: {}", made.text());
@@ -76,6 +76,11 @@ impl Store {
             _server: Some(server),
             _directory: directory,
         }
+    }
+
+    /// Becomes another store beside it, which is empty.
+    pub fn renew(&mut self) {
+        self.url.push_str("-again");
     }
 
     /// Tells a command to use this store.
