@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::Request;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,6 +20,10 @@ use crate::gateway::{Gateway, Options, StartError};
 use crate::{admin, server};
 
 use super::{Commands, Failure, log};
+
+/// How many connections may wait to be accepted, if the kernel allows as many: a fleet that is told to pull opens them all
+/// at once, and one that finds no place tries again after a second at the earliest.
+const WAITING_CONNECTIONS_MAX: u32 = 4096;
 
 /// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +51,9 @@ pub(super) fn run(arguments: ServeArguments) -> Result<(), Failure> {
 async fn serve(arguments: ServeArguments, options: Options) -> Result<(), Failure> {
     let mut listeners = Vec::new();
     for address in &arguments.listen {
-        listeners.push(listen("--listen", *address).await?);
+        listeners.push(listen("--listen", *address)?);
     }
-    let admin = listen("--admin-listen", arguments.admin_listen).await?;
+    let admin = listen("--admin-listen", arguments.admin_listen)?;
     let (upstream, store) = (options.upstream.url.clone(), options.store.clone());
     let gateway = Gateway::start(options).map_err(in_words_of_the_flag)?;
 
@@ -77,8 +81,16 @@ async fn serve(arguments: ServeArguments, options: Options) -> Result<(), Failur
     Ok(())
 }
 
-async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, CannotListen> {
-    TcpListener::bind(address).await.map_err(|reason| CannotListen { flag, address, reason })
+fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, CannotListen> {
+    bound(address).map_err(|reason| CannotListen { flag, address, reason })
+}
+
+fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart does not wait for what is left of the connections before it.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING_CONNECTIONS_MAX)
 }
 
 fn in_words_of_the_flag(error: StartError) -> Failure {

@@ -9,10 +9,12 @@ mod clients;
 mod credentials;
 mod derived;
 mod differential;
+mod full_disk;
 mod lists;
 mod old_clients;
 mod old_lists;
 mod pushes;
+mod replicas;
 mod signature;
 mod stored_schema1;
 
@@ -27,3 +29,4 @@ mod mixtures;
 mod parents;
 mod programs;
 mod registries;
+mod stores;

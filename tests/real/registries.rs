@@ -9,6 +9,7 @@ use crate::{
     http::{self, Answer},
     images::{Blob, Image, Twin},
     programs::{self, Program},
+    stores::{self, Store},
 };
 
 /// Who may use a registry that is behind a door.
@@ -159,24 +160,43 @@ impl Gateway {
     /// A gateway whose store is a directory.
     pub fn start_with_directory_store(upstream: &Registry) -> Self {
         let directory = programs::directory();
-        let store = format!("file://{}", directory.path().join("store").display());
+        let store = stores::url_of(&directory.path().join("store"));
         Self::start_with(upstream, &store, &[], directory)
     }
 
-    fn start_with(upstream: &Registry, store: &str, more: &[&str], directory: TempDir) -> Self {
-        let (address, admin) = (programs::free_address(), programs::free_address());
+    /// A gateway whose store is this directory.
+    pub fn start_on_directory(upstream: &Registry, store: &Path) -> Self {
+        Self::start_with(upstream, &stores::url_of(store), &[], programs::directory())
+    }
+
+    /// A gateway whose store others may use too.
+    pub fn start_on(upstream: &Registry, store: &Store) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
+        store.name_in(command.arg("serve"));
+        Self::serve(upstream, command, programs::directory())
+    }
+
+    fn start_with(upstream: &Registry, store: &str, more: &[&str], directory: TempDir) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
+        command.args(["serve", "--store", store]).args(more);
+        Self::serve(upstream, command, directory)
+    }
+
+    fn serve(upstream: &Registry, mut command: Command, directory: TempDir) -> Self {
+        let (address, admin) = (programs::free_address(), programs::free_address());
         command
-            .arg("serve")
             .args(["--upstream", &format!("http://{}", upstream.address)])
             .args(["--listen", &address.to_string()])
             .args(["--admin-listen", &admin.to_string()])
-            .args(["--store", store])
-            .args(["--log-format", "json"])
-            .args(more);
+            .args(["--log-format", "json"]);
         let mut program = Program::start("schemabridge", command, directory.path());
         program.wait_for_port(address);
         Self { address, program, _directory: directory }
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(self) {
+        self.program.kill();
     }
 
     /// Waits for a line of the gateway's log, which is written after its answer was sent, and gives it.
