@@ -13,6 +13,7 @@ import time
 
 import image
 import index
+import store
 from peers import CORES, Peers, free_port
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -68,8 +69,9 @@ def below(target, unit):
 class Bench:
     """What the measurements share: the peers, the report and how long each measurement takes."""
 
-    def __init__(self, peers, report, rounds, seconds):
-        self.peers, self.report, self.rounds, self.seconds = peers, report, rounds, seconds
+    def __init__(self, peers, report, arguments):
+        self.peers, self.report = peers, report
+        self.rounds, self.seconds, self.recipes = arguments.rounds, arguments.seconds, arguments.recipes
 
     def compare(self, figure, measure, *contestants):
         """Measures the contestants, (name, peer) each, in turn and in as many rounds as were asked for; the first is
@@ -283,13 +285,14 @@ def bench_program(name):
 
 
 FIGURES = {"cached": cached_manifest, "asking": asking_each_time, "blob": blob, "translate": translate,
-           "index": index.measure}
+           "index": index.measure, "store": store.measure}
 
 
 def main():
     parser = argparse.ArgumentParser(prog="benches/run.sh", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements for each figure (default 5)")
     parser.add_argument("--seconds", type=int, default=4, help="length of one measurement of a rate (default 4)")
+    parser.add_argument("--recipes", type=int, default=1_000_000, help="how many the large store has (default 1000000)")
     parser.add_argument("--only", action="append", choices=FIGURES, help="measure this only; repeatable")
     parser.add_argument("--gateway", metavar="FILE", default=GATEWAY, help="measure this program (default: the release)")
     parser.add_argument("--json", metavar="FILE", help="add every measurement to this file, a JSON object a line")
@@ -299,7 +302,7 @@ def main():
         with tempfile.TemporaryDirectory(prefix="schemabridge-bench-") as directory:
             with Peers(pathlib.Path(directory), str(arguments.gateway)) as peers:
                 print(name, flush=True)
-                FIGURES[name](Bench(peers, report, arguments.rounds, arguments.seconds))
+                FIGURES[name](Bench(peers, report, arguments))
     print()
     report.table()
 

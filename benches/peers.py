@@ -69,12 +69,14 @@ class Peers(contextlib.ExitStack):
                 return Peer(process, port)
             time.sleep(0.02)
 
-    def gateway(self, upstream, *flags):
-        port = free_port()
-        return self.start(
-            [self.gateway_program, "serve", "--upstream", upstream, "--store", "memory:",
-             "--listen", f"127.0.0.1:{port}", "--admin-listen", f"127.0.0.1:{free_port()}", *flags],
+    def gateway(self, upstream, *flags, store="memory:"):
+        port, admin_port = free_port(), free_port()
+        peer = self.start(
+            [self.gateway_program, "serve", "--upstream", upstream, "--store", store,
+             "--listen", f"127.0.0.1:{port}", "--admin-listen", f"127.0.0.1:{admin_port}", *flags],
             port)
+        peer.admin_port = admin_port
+        return peer
 
     def registry(self, logs):
         port = free_port()

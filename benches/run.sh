@@ -1,6 +1,6 @@
 #!/bin/sh
 # The figures: the gateway beside nginx and docker-registry 2.8, all started here, all in one run.
-#   benches/run.sh [--rounds N] [--seconds N] [--only NAME]... [--json FILE]
+#   benches/run.sh [--rounds N] [--seconds N] [--recipes N] [--only NAME]... [--json FILE]
 # Not a test: it prints ratios and always ends well when it could measure. On a machine that does other work the rates
 # mean little; the ratios of neighbouring measurements still do.
 set -eu

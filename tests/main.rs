@@ -38,6 +38,7 @@ mod secrets;
 mod shutdown;
 mod single_flight;
 mod store;
+mod store_commands;
 mod store_costs;
 mod store_damage;
 mod store_faults;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::Request;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +22,10 @@ use crate::gateway::{Service, StartError};
 use crate::{admin, server};
 
 use super::{CommandLine, Commands, Failure, log, reload};
+
+/// How many connections may wait to be accepted, if the kernel allows as many: a fleet that is told to pull opens them all
+/// at once, and one that finds no place tries again after a second at the earliest.
+const WAITING_CONNECTIONS_MAX: u32 = 4096;
 
 /// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +53,9 @@ pub(super) fn run(arguments: ServeArguments, file: File, line: CommandLine) -> R
 async fn serve(arguments: ServeArguments, options: ServiceOptions, line: CommandLine) -> Result<(), Failure> {
     let mut listeners = Vec::new();
     for address in &arguments.listen {
-        listeners.push(listen("--listen", *address).await?);
+        listeners.push(listen("--listen", *address)?);
     }
-    let admin = listen("--admin-listen", arguments.admin_listen).await?;
+    let admin = listen("--admin-listen", arguments.admin_listen)?;
     let (upstreams, store) = (origins(&options), options.shared.store.clone());
     let service = Service::start(options).map_err(in_words_of_the_flag)?;
 
@@ -89,8 +93,16 @@ fn origins(options: &ServiceOptions) -> String {
     upstreams.map(|(upstream, _)| upstream.upstream.url.origin().ascii_serialization()).collect::<Vec<_>>().join(" ")
 }
 
-async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, CannotListen> {
-    TcpListener::bind(address).await.map_err(|reason| CannotListen { flag, address, reason })
+fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, CannotListen> {
+    bound(address).map_err(|reason| CannotListen { flag, address, reason })
+}
+
+fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart does not wait for what is left of the connections before it.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING_CONNECTIONS_MAX)
 }
 
 fn in_words_of_the_flag(error: StartError) -> Failure {

@@ -10,10 +10,15 @@ use crate::guises::Guise;
 
 /// Listens on a free port for as long as the test process lives, and passes every request on in this guise.
 pub fn disguised(gateway: SocketAddr, guise: Guise) -> SocketAddr {
+    disguised_in_turn(vec![gateway], guise)
+}
+
+/// The same for several gateways: each request goes to the next of them.
+pub fn disguised_in_turn(gateways: Vec<SocketAddr>, guise: Guise) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        for connection in listener.incoming().flatten() {
+        for (connection, gateway) in listener.incoming().flatten().zip(gateways.into_iter().cycle()) {
             // A connection that breaks is for the client at its other end to report.
             thread::spawn(move || pass_on(connection, gateway, guise));
         }

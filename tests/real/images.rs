@@ -144,6 +144,15 @@ pub const FILES: [layers::File<'static>; 3] = [
     ("data/deep/third", "third: ž 🐳\n"),
 ];
 
+/// The runnable image with a label of its own, so that nobody has derived anything of it yet.
+pub fn runnable_labelled(label: &str) -> Image {
+    let mut image = runnable();
+    let mut config: Value = serde_json::from_slice(&image.config.bytes).unwrap();
+    config["config"]["Labels"]["of"] = label.into();
+    image.config = Blob::new(serde_json::to_vec(&config).unwrap());
+    image
+}
+
 /// An image of three real layers and three entries without a layer; its first layer has a file that the third replaces.
 pub fn runnable() -> Image {
     let contents = [vec![FILES[0], ("data/deep/third", "to be replaced\n")], vec![FILES[1]], vec![FILES[2]]];

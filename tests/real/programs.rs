@@ -61,8 +61,17 @@ impl Program {
         }
     }
 
+    /// Ends the program as a power cut would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Asks the program to end, and sees that it does.
     fn end(&mut self) {
+        if let Ok(Some(_)) = self.child.try_wait() {
+            return;
+        }
         // A shell always has `kill`; the program of that name is in a package of its own.
         let _ = Command::new("sh").arg("-c").arg("kill \"$0\"").arg(self.child.id().to_string()).status();
         let asked = Instant::now();
@@ -101,7 +110,7 @@ pub fn debian(name: &str) -> PathBuf {
 /// The path of a tool that is built with Go. Missing is a failure where there is a `go` to build it with, else none,
 /// and the run says that it was left out.
 pub fn go_tool(name: &str) -> Option<PathBuf> {
-    let found = tools().map(|directory| directory.join(name)).filter(|path| path.is_file());
+    let found = tools().map(|directory| directory.join("bin").join(name)).filter(|path| path.is_file());
     if found.is_none() {
         assert!(on_path("go").is_none(), "the Go tool {name} is not built here: run tests/run.sh, which builds it");
         say(&format!("LEFT OUT: {name} is built with Go, and there is no go here"));
@@ -109,11 +118,19 @@ pub fn go_tool(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// Where `tests/run.sh` puts the tools that it builds.
+/// The path of a server of buckets, below the folder of the tools; missing is a failure.
+pub fn bucket_server(path: &str) -> PathBuf {
+    tools()
+        .map(|directory| directory.join(path))
+        .filter(|path| path.is_file())
+        .unwrap_or_else(|| panic!("{path} is not installed here: run tests/run.sh, which installs it"))
+}
+
+/// Where `tests/run.sh` puts the tools that it builds and installs.
 fn tools() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
-    Some(cache.join("schemabridge-tools/bin"))
+    Some(cache.join("schemabridge-tools"))
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {

@@ -9,6 +9,7 @@ use crate::{
     http::{self, Answer},
     images::{Blob, Image, Twin},
     programs::{self, Program},
+    stores::{self, Store},
     upstream_tls::Certificates,
 };
 
@@ -184,31 +185,42 @@ impl Gateway {
     /// A gateway whose store is a directory.
     pub fn start_with_directory_store(upstream: &Registry) -> Self {
         let directory = programs::directory();
-        let store = format!("file://{}", directory.path().join("store").display());
+        let store = stores::url_of(&directory.path().join("store"));
         Self::start_with(upstream, &store, &[], directory)
     }
 
     /// A gateway in front of whatever is at this URL, with these variables in its environment.
     pub fn start_before(url: &str, environment: &[(&str, &str)]) -> Self {
-        Self::start_at(url, "memory:", &[], environment, programs::directory())
+        let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
+        command.args(["serve", "--store", "memory:"]).envs(environment.iter().copied());
+        Self::serve(url, command, programs::directory())
+    }
+
+    /// A gateway whose store is this directory.
+    pub fn start_on_directory(upstream: &Registry, store: &Path) -> Self {
+        Self::start_with(upstream, &stores::url_of(store), &[], programs::directory())
+    }
+
+    /// A gateway whose store others may use too.
+    pub fn start_on(upstream: &Registry, store: &Store) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
+        store.name_in(command.arg("serve"));
+        Self::serve(&format!("http://{}", upstream.address), command, programs::directory())
     }
 
     fn start_with(upstream: &Registry, store: &str, more: &[&str], directory: TempDir) -> Self {
-        Self::start_at(&format!("http://{}", upstream.address), store, more, &[], directory)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
+        command.args(["serve", "--store", store]).args(more);
+        Self::serve(&format!("http://{}", upstream.address), command, directory)
     }
 
-    fn start_at(url: &str, store: &str, more: &[&str], environment: &[(&str, &str)], directory: TempDir) -> Self {
+    fn serve(url: &str, mut command: Command, directory: TempDir) -> Self {
         let (address, admin) = (programs::free_address(), programs::free_address());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
         command
-            .arg("serve")
-            .envs(environment.iter().copied())
             .args(["--upstream", url])
             .args(["--listen", &address.to_string()])
             .args(["--admin-listen", &admin.to_string()])
-            .args(["--store", store])
-            .args(["--log-format", "json"])
-            .args(more);
+            .args(["--log-format", "json"]);
         let mut program = Program::start("schemabridge", command, directory.path());
         program.wait_for_port(address);
         Self { address, program, _directory: directory }
@@ -217,6 +229,11 @@ impl Gateway {
     /// Everything that the gateway has written so far.
     pub fn log(&self) -> String {
         self.program.log()
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(self) {
+        self.program.kill();
     }
 
     /// Waits for a line of the gateway's log, which is written after its answer was sent, and gives it.
