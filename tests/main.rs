@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod accept;
+mod blob_cache;
 mod blobs;
 mod by_digest;
 mod clients_over_a_socket;

@@ -54,6 +54,9 @@ impl Gateway {
             self.metrics.derived_digest_requests.clone(),
         );
         self.store.metrics().register(registry);
+        if let Some(cache) = &self.blob_cache {
+            cache.metrics().register(registry);
+        }
         // Shown from the start, so that an alert on the first loss has something to rise from.
         for result in [DerivedDigest::Hit, DerivedDigest::Rederived, DerivedDigest::Lost] {
             let label = DerivedDigestRequest { upstream: self.options.upstream_name.clone(), result: result.as_str() };

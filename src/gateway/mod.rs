@@ -11,7 +11,9 @@ mod challenge;
 mod derive;
 mod exchange;
 pub mod fault;
+mod held;
 mod index;
+mod kept_blob;
 mod legacy;
 mod metrics;
 mod push;
@@ -34,6 +36,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::negotiate::Policy;
+use crate::store::blobs::{BlobCache, BlobCacheOptions, UnusableBlobCache};
 use crate::store::sweep::Bounds;
 use crate::store::{Location, Memory, Store};
 use crate::translate::EDITION;
@@ -44,6 +47,7 @@ pub use body::Body;
 use exchange::Exchange;
 use fault::Fault;
 pub use index::IndexLimits;
+pub use kept_blob::Consent;
 pub use record::Outcome;
 use record::Unanswered;
 use route::Route;
@@ -66,6 +70,10 @@ pub struct Options {
     pub store: Location,
     /// How many bytes of documents the process keeps in memory. Default 256 MiB.
     pub cache_bytes: u64,
+    /// Where blobs are kept. Default nowhere.
+    pub blob_cache: Option<BlobCacheOptions>,
+    /// Who decides whether a caller may see a blob that is kept. Default the upstream.
+    pub blob_consent: Consent,
     /// How long the upstream's consent to one caller is remembered. Default 0: it is asked each time.
     pub tag_ttl: Duration,
     /// What becomes of the realm in the upstream's bearer challenge.
@@ -111,6 +119,8 @@ impl Options {
             upstream: upstream::Options::new(url),
             store: Location::Memory,
             cache_bytes: 256 << 20,
+            blob_cache: None,
+            blob_consent: Consent::OfTheUpstream,
             tag_ttl: Duration::ZERO,
             challenge: ChallengeMode::Pass,
             external_url: None,
@@ -129,6 +139,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] crate::store::UnusableStore),
+    /// The blob cache cannot be used.
+    #[error(transparent)]
+    BlobCache(#[from] UnusableBlobCache),
     /// The upstream client cannot be made.
     #[error(transparent)]
     Upstream(#[from] upstream::UnusableUpstream),
@@ -146,6 +159,7 @@ pub struct Gateway {
     resolutions: resolve::Resolutions,
     pings: challenge::Pings,
     sizes: blob::Sizes,
+    blob_cache: Option<BlobCache>,
     refusals: legacy::Refusals,
     signing_key: OnceCell<Arc<SigningKey>>,
     metrics: metrics::Metrics,
@@ -155,6 +169,7 @@ impl Gateway {
     /// A gateway that is ready to answer. The upstream is not asked: one that is down does not stop the start.
     pub fn start(options: Options) -> Result<Arc<Self>, StartError> {
         let store = Store::open(&options.store)?;
+        let blob_cache = options.blob_cache.as_ref().map(BlobCache::open).transpose()?;
         let upstream = Upstream::new(options.upstream.clone())?;
         let signing_key = OnceCell::new_with(options.signing_key.clone());
         Ok(Arc::new(Self {
@@ -164,6 +179,7 @@ impl Gateway {
             resolutions: resolve::Resolutions::new(options.tag_ttl, random_bytes()?),
             pings: challenge::Pings::default(),
             sizes: blob::Sizes::default(),
+            blob_cache,
             refusals: legacy::Refusals::default(),
             signing_key,
             metrics: metrics::Metrics::default(),

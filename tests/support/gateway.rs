@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use schemabridge::gateway::{self, ChallengeMode, IndexLimits, Options, Pushes};
+use schemabridge::gateway::{self, ChallengeMode, Consent, IndexLimits, Options, Pushes};
 use schemabridge::negotiate::{PlatformRule, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
+use schemabridge::store::blobs::BlobCacheOptions;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -33,6 +34,16 @@ impl Setup {
     pub fn store_in(self, directory: &Path) -> Self {
         let directory = directory.to_owned();
         self.with(|options| options.store = Location::Directory(directory))
+    }
+
+    /// Keeps blobs.
+    pub fn blob_cache(self, cache: BlobCacheOptions) -> Self {
+        self.with(|options| options.blob_cache = Some(cache))
+    }
+
+    /// Gives out kept blobs without asking the upstream.
+    pub fn consent_given(self) -> Self {
+        self.with(|options| options.blob_consent = Consent::Given)
     }
 
     /// Remembers one caller's answer for so long.
