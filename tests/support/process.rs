@@ -45,7 +45,7 @@ impl Process {
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-                written.lock().unwrap().push_str(&format!("{line}\n"));
+                written.lock().unwrap().extend([line.as_str(), "\n"]);
                 if let (Some(message), Some(address)) = (said["message"].as_str(), said["address"].as_str()) {
                     let _nobody_waits_any_more = found.send((message == "listening", address.to_owned()));
                 }
