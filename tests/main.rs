@@ -5,6 +5,7 @@ mod accept;
 mod blob_cache;
 mod blobs;
 mod by_digest;
+mod client_config;
 mod clients_over_a_socket;
 mod commands;
 mod crash;
