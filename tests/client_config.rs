@@ -307,7 +307,8 @@ proptest! {
         }
         let before = tree(root.path());
         for _ in 0..rounds {
-            let written = write(root.path(), tool, &["docker.io"]);
+            let upstreams: &[&str] = if tool == "docker" { &["docker.io"] } else { &["docker.io", "a.example", "z.example"] };
+            let written = write(root.path(), tool, upstreams);
             if written.status.success() {
                 prop_assert_ne!(&tree(root.path()), &before);
             }

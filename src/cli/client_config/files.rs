@@ -113,6 +113,14 @@ impl Root {
         for (path, found) in &written {
             self.undo_one(path, found)?;
         }
+        // After all files: one of them made a folder that others stand in.
+        let notes = written.iter().filter_map(|(_, found)| found.note.as_ref());
+        let mut folders: Vec<&PathBuf> = notes.flat_map(|note| &note.folders).collect();
+        folders.sort();
+        for folder in folders.into_iter().rev() {
+            // Whoever put something into it needs it.
+            let _ = std::fs::remove_dir(self.path(folder));
+        }
         Ok(written.into_iter().map(|(path, _)| path).collect())
     }
 
@@ -185,11 +193,8 @@ impl Root {
             (None, None) => Ok(()),
         };
         undone.map_err(|error| said(&file, &error))?;
-        let Some(note) = &found.note else { return Ok(()) };
-        std::fs::remove_file(beside(&file, NOTE)).map_err(|error| said(&file, &error))?;
-        for folder in note.folders.iter().rev() {
-            // Whoever put something into it needs it.
-            let _ = std::fs::remove_dir(self.path(folder));
+        if found.note.is_some() {
+            std::fs::remove_file(beside(&file, NOTE)).map_err(|error| said(&file, &error))?;
         }
         Ok(())
     }

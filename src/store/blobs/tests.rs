@@ -58,6 +58,29 @@ async fn a_disk_that_is_full_does_not_stop_the_one_who_reads() {
     assert_eq!(cache.0.change(|state| state.ledger.bytes()), 0);
 }
 
+/// A client that has as many bytes as were announced hears nothing that comes after them.
+#[tokio::test]
+async fn the_last_byte_waits_for_the_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = cache(&folder);
+    for (content, is_right) in [(b"0123456789", true), (b"0123456780", false)] {
+        let digest = Digest::sha256(if is_right { content } else { b"something else" });
+        let (end, ending) = oneshot::channel::<Result<Bytes, std::io::Error>>();
+        let first = futures_util::stream::iter([Ok(Bytes::from_static(content))]);
+        let last = futures_util::stream::once(async { ending.await.unwrap() });
+        let pieces = reqwest::Body::wrap_stream(futures_util::StreamExt::chain(first, last));
+        let body = StreamedBody::new(pieces, Duration::from_secs(60));
+        let mut reading = lead(&cache, &digest).await.fill(10, body).await.ok().unwrap();
+        let begun = reading.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(begun, &content[..9]);
+        end.send(Ok(Bytes::new())).unwrap();
+        match reading.frame().await {
+            Some(Ok(frame)) => assert!(is_right && frame.into_data().unwrap() == content[9..]),
+            other => assert!(!is_right && matches!(other, Some(Err(Broken::Upstream(_))))),
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_happens_is_counted() {
     let folder = tempfile::tempdir().unwrap();
