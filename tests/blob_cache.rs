@@ -617,7 +617,7 @@ mod the_directory {
         let stage = Stage { upstream, gateway, folder };
         stage.whole(&blob).await;
         assert_eq!(stage.gets(&blob), 0);
-        assert!(files(&stage.folder.path().join("v1/filling")).is_empty());
+        assert!(stage.settled(&blob).await, "leftovers go in the background");
         assert!(stage.folder.path().join("v1/blobs/notes.txt").exists());
     }
 
