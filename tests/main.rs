@@ -2,8 +2,10 @@
 #![cfg(test)]
 
 mod accept;
+mod blob_cache;
 mod blobs;
 mod by_digest;
+mod client_config;
 mod client_rules;
 mod clients_over_a_socket;
 mod commands;

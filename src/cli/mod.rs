@@ -1,6 +1,7 @@
 //! Floor 6: the commands.
 
 mod check_config;
+mod client_config;
 mod explain;
 mod healthcheck;
 mod log;
@@ -43,6 +44,8 @@ enum Command {
     /// Look at a store, or clear it up
     #[command(subcommand)]
     Store(Box<store::Command>),
+    /// Print or write what a machine needs so that its pulls go through a gateway
+    ClientConfig(Box<client_config::Arguments>),
     /// Print the version
     Version,
 }
@@ -62,6 +65,7 @@ pub fn run() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Store(command) => store::run(*command),
+        Command::ClientConfig(arguments) => client_config::run(&arguments),
         Command::Version => print(concat!("schemabridge ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
     };
     match done {

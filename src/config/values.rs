@@ -68,7 +68,7 @@ impl Written for Variant {
     }
 }
 
-pub(super) fn plain_url(text: &str) -> Result<Url, String> {
+pub(crate) fn plain_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let url = url.ok_or("expected an http or https URL, such as `https://registry.example`")?;
     if !url.username().is_empty() || url.password().is_some() {

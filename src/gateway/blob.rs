@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_RANGE,
-    LINK, LOCATION, RANGE,
-};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, IF_RANGE, LINK, LOCATION, RANGE};
 use http::{Method, Response, StatusCode};
 use moka::sync::Cache;
 
@@ -15,13 +12,14 @@ use crate::image::reference::Repository;
 use crate::negotiate::Client;
 use crate::negotiate::user_agent::Version;
 use crate::translate::empty_layer;
-use crate::upstream::{DOCKER_CONTENT_DIGEST, Failure, ForwardRequest, Reach, StreamedBody, headers, is_redirect};
+use crate::upstream::{Failure, ForwardRequest, Reach, StreamedBody, headers, is_redirect};
 
 use super::body::Body;
 use super::exchange::Exchange;
 use super::fault::Fault;
-use super::respond::already_has;
-use super::{Gateway, is_read_only};
+use super::held::Held;
+use super::kept_blob::FromCache;
+use super::{Gateway, is_read_only, kept_blob};
 
 /// How many sizes of blobs are remembered.
 const SIZES_MAX: u64 = 100_000;
@@ -50,6 +48,15 @@ impl Sizes {
     }
 }
 
+/// Which redirects of blobs the gateway follows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Following {
+    /// Those that the operator wants it to.
+    AsConfigured,
+    /// All: what is to be kept must come by here.
+    Always,
+}
+
 impl Gateway {
     pub(super) async fn blob(
         self: &Arc<Self>,
@@ -58,10 +65,25 @@ impl Gateway {
         digest: Digest,
     ) -> Result<Response<Body>, Fault> {
         if digest == *empty_layer::digest() {
-            return Ok(empty_layer_answer(&exchange.head.headers));
+            return Ok(empty_layer_answer(&exchange.head.headers, &digest));
         }
         let path = format!("/v2/{repository}/blobs/{digest}");
-        let mut answer = self.pass_blob(exchange, &path).await?;
+        let lead = match self.blob_from_cache(exchange, &repository, &digest).await? {
+            FromCache::Answer(response) => return Ok(response),
+            FromCache::Lead(lead) => Some(lead),
+            FromCache::Nothing => None,
+        };
+        let following = if lead.is_some() { Following::Always } else { Following::AsConfigured };
+        let mut answer = self.pass_blob(exchange, &path, following).await?;
+        if let Some(lead) = lead {
+            answer = match kept_blob::fill(lead, answer).await {
+                Ok(filled) => {
+                    self.note_consent(exchange, &repository, &digest);
+                    return Ok(filled);
+                }
+                Err(answer) => answer,
+            };
+        }
         if answer.status() == StatusCode::OK && !answer.headers().contains_key(CONTENT_LENGTH) {
             let declared = self.declared_length(exchange, &path).await;
             if let Some(length) = declared.or_else(|| self.sizes.0.get(&(repository, digest))) {
@@ -92,12 +114,17 @@ impl Gateway {
     }
 
     /// The blob from the upstream, or from where the upstream redirects to if the gateway follows there.
-    async fn pass_blob(&self, exchange: &mut Exchange, path: &str) -> Result<Response<StreamedBody>, Fault> {
+    async fn pass_blob(
+        &self,
+        exchange: &mut Exchange,
+        path: &str,
+        following: Following,
+    ) -> Result<Response<StreamedBody>, Fault> {
         let request = onward(exchange, path);
         let mut answer = self.upstream.forward(&exchange.caller, request).await?;
         if is_redirect(answer.status()) {
             let target = self.upstream.redirect_target(path, answer.headers()).await?;
-            if self.upstream.follows(&target, reach_of(&exchange.client)) {
+            if following == Following::Always || self.upstream.follows(&target, reach_of(&exchange.client)) {
                 let request = onward(exchange, path);
                 answer = self.upstream.fetch_redirected(&exchange.caller, request, target).await?;
             }
@@ -121,11 +148,7 @@ impl Gateway {
         answer: Response<StreamedBody>,
     ) -> Result<Response<StreamedBody>, Fault> {
         if answer.status().is_client_error() || answer.status().is_server_error() {
-            let mut failure = self.upstream.refused(answer).await;
-            if let Failure::Refused(refusal) = &mut failure {
-                self.keep_at_the_gateway(exchange, &mut refusal.headers);
-            }
-            return Err(failure.into());
+            return Err(self.refusal(exchange, answer).await);
         }
         let (mut head, body) = answer.into_parts();
         head.headers = headers::end_to_end(&head.headers);
@@ -149,6 +172,15 @@ impl Gateway {
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
         Ok(response)
+    }
+
+    /// The upstream's refusal, as it is relayed.
+    pub(super) async fn refusal(&self, exchange: &Exchange, answer: Response<StreamedBody>) -> Fault {
+        let mut failure = self.upstream.refused(answer).await;
+        if let Failure::Refused(refusal) = &mut failure {
+            self.keep_at_the_gateway(exchange, &mut refusal.headers);
+        }
+        failure.into()
     }
 
     /// The Location of an error answer (where an upload goes on) as it is at the gateway, or none.
@@ -244,7 +276,7 @@ fn without_namespace(query: &str) -> Option<String> {
 
 /// Docker 1.9 asks for `Range: 1-` when it resumes. An unparsable Range counts as none (RFC 9110, section 14.2), but
 /// registries answer it with 416.
-fn drop_malformed_range(headers: &mut HeaderMap) {
+pub(super) fn drop_malformed_range(headers: &mut HeaderMap) {
     let is_range = |part: &str| match part.trim().split_once('-') {
         Some((first, last)) => {
             let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -264,57 +296,10 @@ fn drop_malformed_range(headers: &mut HeaderMap) {
 
 /// The empty layer that every schema 1 of an image with empty steps names, in every repository, without asking
 /// upstream: it has 32 bytes that everybody knows, and the upstream never had it.
-fn empty_layer_answer(request: &HeaderMap) -> Response<Body> {
+fn empty_layer_answer(request: &HeaderMap, digest: &Digest) -> Response<Body> {
     let whole = empty_layer::BYTES.as_slice();
-    let etag = format!("\"{}\"", empty_layer::DIGEST);
-    let mut request = request.clone();
-    drop_malformed_range(&mut request);
-    if request.get(IF_RANGE).is_some_and(|value| value.as_bytes() != etag.as_bytes()) {
-        request.remove(RANGE);
-    }
-    let range = request.get(RANGE).and_then(|value| single_range(value.to_str().ok()?, whole.len()));
-    let (status, part) = match range {
-        _ if already_has(&request, &etag) => (StatusCode::NOT_MODIFIED, Some(0..0)),
-        None => (StatusCode::OK, Some(0..whole.len())),
-        Some(Ok(range)) => (StatusCode::PARTIAL_CONTENT, Some(range)),
-        Some(Err(Unsatisfiable)) => (StatusCode::RANGE_NOT_SATISFIABLE, None),
-    };
-    let bytes = part.clone().and_then(|part| whole.get(part)).unwrap_or_default();
-    let mut response = Response::new(Body::whole(bytes::Bytes::from_static(bytes)));
-    *response.status_mut() = status;
-    let content_range = match (&part, status) {
-        (Some(part), StatusCode::PARTIAL_CONTENT) => {
-            Some(format!("bytes {}-{}/{}", part.start, part.end - 1, whole.len()))
-        }
-        (None, _) => Some(format!("bytes */{}", whole.len())),
-        _ => None,
-    };
-    let digest = empty_layer::digest();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    if status != StatusCode::NOT_MODIFIED {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-    }
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
-    let texts = [(DOCKER_CONTENT_DIGEST, Some(digest.to_string())), (ETAG, Some(etag)), (CONTENT_RANGE, content_range)];
-    for (name, text) in texts {
-        headers.extend(text.and_then(|text| HeaderValue::from_str(&text).ok()).map(|value| (name, value)));
-    }
-    response
-}
-
-struct Unsatisfiable;
-
-/// The one range that is asked for; several are answered with the whole, as RFC 9110 lets a server do.
-fn single_range(value: &str, length: usize) -> Option<Result<std::ops::Range<usize>, Unsatisfiable>> {
-    let (first, last) = value.strip_prefix("bytes=")?.split_once('-')?;
-    let number = |text: &str| text.trim().parse::<usize>().ok();
-    let range = match (first.trim(), last.trim()) {
-        (_, last) if last.contains(',') => return None,
-        ("", suffix) => length.saturating_sub(number(suffix)?)..length,
-        (first, "") => number(first)?..length,
-        (first, last) => number(first)?..number(last)?.saturating_add(1).min(length),
-    };
-    Some(if range.start < range.end { Ok(range) } else { Err(Unsatisfiable) })
+    Held { digest, size: whole.len() as u64 }.answer(request, |part| {
+        let [start, end] = [part.start, part.end].map(|position| usize::try_from(position).unwrap_or(usize::MAX));
+        Body::whole(bytes::Bytes::from_static(whole.get(start..end).unwrap_or_default()))
+    })
 }

@@ -1,4 +1,4 @@
-//! The body of an answer: a document that is in memory, or bytes that stream through.
+//! The body of an answer: a document that is in memory, bytes that stream through, or a blob of the cache.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::image::digest::{Digest, Verifier};
+use crate::store::blobs::{BlobBody, Broken};
 use crate::upstream::{Failure, StreamedBody};
 
 /// The body of an answer.
@@ -16,6 +17,7 @@ enum Kind {
     Whole(Option<Bytes>),
     Streamed(Box<StreamedBody>),
     Checked(Box<Checked>),
+    Kept(Box<BlobBody>),
 }
 
 /// A body that is judged as it arrives: the bytes that were read already, then the rest. Each frame waits for the next one, so
@@ -63,19 +65,25 @@ impl Body {
         let judge = Some(Judge::Length { expected: length, seen: 0 });
         Self(Kind::Checked(Box::new(Checked { held: None, rest, judge })))
     }
+
+    /// A blob of the cache, as it is read.
+    pub fn kept(blob: BlobBody) -> Self {
+        Self(Kind::Kept(Box::new(blob)))
+    }
 }
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = Failure;
+    type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.0 {
             Kind::Whole(bytes) => {
                 Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
             }
             Kind::Streamed(rest) => said(Pin::new(rest.as_mut()).poll_frame(context)),
             Kind::Checked(checked) => said(checked.poll_frame(context)),
+            Kind::Kept(blob) => said(Pin::new(blob.as_mut()).poll_frame(context)),
         }
     }
 
@@ -84,6 +92,7 @@ impl http_body::Body for Body {
             Kind::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Kind::Streamed(rest) => rest.is_end_stream(),
             Kind::Checked(checked) => checked.judge.is_none(),
+            Kind::Kept(blob) => blob.is_end_stream(),
         }
     }
 
@@ -92,14 +101,18 @@ impl http_body::Body for Body {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Streamed(rest) => rest.size_hint(),
             Kind::Checked(_) => SizeHint::default(),
+            Kind::Kept(blob) => blob.size_hint(),
         }
     }
 }
 
 /// A body that breaks off has had its access line already, with the status that it began with.
-fn said(frame: Poll<Option<Result<Frame<Bytes>, Failure>>>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-    if let Poll::Ready(Some(Err(failure))) = &frame {
-        tracing::warn!(target: "schemabridge::access", fault = %failure, "an answer broke off in its body");
+fn said<Fault: Into<Broken>>(
+    frame: Poll<Option<Result<Frame<Bytes>, Fault>>>,
+) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    let frame = frame.map_err(Into::into);
+    if let Poll::Ready(Some(Err(broken))) = &frame {
+        tracing::warn!(target: "schemabridge::access", fault = %broken, "an answer broke off in its body");
     }
     frame
 }

@@ -88,6 +88,9 @@ impl Shared {
         );
         self.metrics.upstream.register(registry);
         self.store.metrics().register(registry);
+        if let Some(cache) = &self.blob_cache {
+            cache.metrics().register(registry);
+        }
     }
 }
 

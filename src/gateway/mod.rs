@@ -14,7 +14,9 @@ pub mod door;
 mod exchange;
 pub mod fault;
 mod freshness;
+mod held;
 mod index;
+mod kept_blob;
 mod legacy;
 mod metrics;
 mod push;
@@ -187,6 +189,7 @@ pub struct Gateway {
     resolutions: resolve::Resolutions,
     pings: challenge::Pings,
     sizes: blob::Sizes,
+    consents: kept_blob::Consents,
 }
 
 impl Gateway {
@@ -199,6 +202,7 @@ impl Gateway {
             resolutions: resolve::Resolutions::new(random_bytes()?),
             pings: challenge::Pings::default(),
             sizes: blob::Sizes::default(),
+            consents: kept_blob::Consents::new(options.tags.stale_if_error),
             options,
         };
         gateway.show_metrics();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
+use crate::store::blobs::{BlobCache, BlobCacheOptions, UnusableBlobCache};
 use crate::store::sweep::Bounds;
 use crate::store::{Location, Memory, Store};
 use crate::translate::EDITION;
@@ -21,6 +22,8 @@ pub struct SharedOptions {
     pub store: Location,
     /// How many bytes of documents the process keeps in memory. Default 256 MiB.
     pub cache_bytes: u64,
+    /// Where blobs are kept. Default nowhere.
+    pub blob_cache: Option<BlobCacheOptions>,
     /// The key that signs schema 1; without it, the store's.
     pub signing_key: Option<Arc<SigningKey>>,
     /// The edition of the translator, under which documents are kept. Default [`EDITION`]; another is for whoever wants to
@@ -30,7 +33,7 @@ pub struct SharedOptions {
 
 impl Default for SharedOptions {
     fn default() -> Self {
-        Self { store: Location::Memory, cache_bytes: 256 << 20, signing_key: None, edition: EDITION }
+        Self { store: Location::Memory, cache_bytes: 256 << 20, blob_cache: None, signing_key: None, edition: EDITION }
     }
 }
 
@@ -40,6 +43,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] crate::store::UnusableStore),
+    /// The blob cache cannot be used.
+    #[error(transparent)]
+    BlobCache(#[from] UnusableBlobCache),
     /// The upstream client cannot be made.
     #[error(transparent)]
     Upstream(#[from] UnusableUpstream),
@@ -56,6 +62,7 @@ pub enum StartError {
 pub struct Shared {
     pub(super) store: Store,
     pub(super) memory: Memory,
+    pub(super) blob_cache: Option<BlobCache>,
     pub(super) edition: u32,
     pub(super) signing_key: Arc<OnceCell<Arc<SigningKey>>>,
     pub(super) refusals: Arc<Refusals>,
@@ -69,6 +76,7 @@ impl Shared {
         Ok(Self {
             store: Store::open(&options.store)?,
             memory: Memory::new(options.cache_bytes),
+            blob_cache: options.blob_cache.as_ref().map(BlobCache::open).transpose()?,
             edition: options.edition,
             signing_key: Arc::new(OnceCell::new_with(options.signing_key.clone())),
             refusals: Arc::default(),

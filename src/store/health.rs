@@ -41,12 +41,12 @@ impl Health {
 
     /// True for the first success of what failed. The rest is believed to be mended with it until it fails again: the
     /// next use of it may be far off, and a store that was away is back.
-    fn note_success(&self, ability: Ability) -> bool {
+    pub(super) fn note_success(&self, ability: Ability) -> bool {
         self.is_failing(ability) && self.failing.swap(0, Ordering::Relaxed) != 0
     }
 
     /// True for the first failure while all was well.
-    fn note_failure(&self, ability: Ability) -> bool {
+    pub(super) fn note_failure(&self, ability: Ability) -> bool {
         self.failing.fetch_or(ability as u8, Ordering::Relaxed) == 0
     }
 

@@ -6,6 +6,7 @@
 //! Every object starts with a line that holds the SHA-256 of the rest (see `frame.rs`), so damage is noticed: the digest of
 //! a schema 1 document leaves its signature out.
 
+pub mod blobs;
 pub mod bucket;
 mod claim;
 mod directory;

@@ -14,6 +14,7 @@ use schemabridge::gateway::{
 use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Treatment, WithoutAccept};
 use schemabridge::server;
 use schemabridge::store::Location;
+use schemabridge::store::blobs::BlobCacheOptions;
 use schemabridge::upstream::route::RouteNames;
 use schemabridge::upstream::{Authentication, Limits, Names, Permission, ProxyUse, Redirects, Tls};
 use tokio::net::TcpListener;
@@ -92,6 +93,11 @@ impl Setup {
     /// Keeps what is derived under this name of the upstream.
     pub fn upstream_name(self, name: &'static str) -> Self {
         self.with(|options| options.upstream_name = name.to_owned())
+    }
+
+    /// Keeps blobs.
+    pub fn blob_cache(self, cache: BlobCacheOptions) -> Self {
+        self.with_all(|options| options.shared.blob_cache = Some(cache))
     }
 
     /// Remembers one caller's answer for so long.
