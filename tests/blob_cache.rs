@@ -322,17 +322,16 @@ mod fills {
         stage.keep(&fits).await;
     }
 
+    /// What is to be kept must come by here, whatever clients do otherwise.
     #[tokio::test]
-    async fn a_redirect_passes_and_nothing_is_kept() {
-        let stage = stage().await;
-        let blob = stage.put(1000);
-        let target = "https://storage.example.com/blob?signature=x";
-        stage.upstream.when("*", &blob.target).redirect(307, target);
-        for _ in 0..2 {
-            let got = stage.get(&blob).await;
-            assert_eq!((got.status, got.header("location")), (307, Some(target)));
-        }
-        assert!(!stage.settled(&blob).await);
+    async fn a_redirect_is_followed_and_what_it_leads_to_is_kept() {
+        let (stage, storage) = (stage().await, Upstream::start().await);
+        let blob = stage.put(100_000);
+        storage.contents().place("/storage", blob.bytes.clone().into());
+        stage.upstream.when("GET", &blob.target).redirect(307, &format!("{}/storage?signature=x", storage.url()));
+        stage.keep(&blob).await;
+        stage.whole(&blob).await;
+        assert_eq!((stage.gets(&blob), storage.lines()), (1, vec!["GET /storage".to_owned()]));
     }
 
     #[tokio::test]

@@ -241,11 +241,7 @@ async fn an_upstreams_challenge_does_not_reach_who_would_follow_it_with_the_logi
     assert!(refused.status >= 400 && refused.all("www-authenticate").is_empty(), "{:?}", refused.headers);
 }
 
-async fn with_certificate(
-    gateway: &Arc<Service>,
-    names: &[SubjectName],
-    authorization: &str,
-) -> Response<Body> {
+async fn with_certificate(gateway: &Arc<Service>, names: &[SubjectName], authorization: &str) -> Response<Body> {
     let request = Request::get(TAGGED).header("Host", "gateway.test").header("Authorization", authorization);
     let mut request = request.body(Empty::<Bytes>::new()).unwrap();
     request.extensions_mut().insert(ClientCertificate { names: names.to_vec() });

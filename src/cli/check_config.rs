@@ -23,7 +23,7 @@ pub(super) fn run(arguments: &Arguments, file: &File, line: &CommandLine) -> Res
         let serve = command.find_subcommand("serve").ok_or("there is no command `serve`")?;
         return print(crate::config::documentation(serve).as_bytes());
     }
-    let options = arguments.serve.gateway.options(file)?;
+    let options = arguments.serve.options(file)?;
     options.site.check()?;
-    print(crate::config::in_force(&line.flags()?, &arguments.serve.gateway.tables(file)?, &options).as_bytes())
+    print(crate::config::in_force(&line.flags()?, &arguments.serve.gateway.tables(file)?, file, &options).as_bytes())
 }

@@ -83,7 +83,7 @@ pub(super) async fn keep_up(
 fn again(line: &CommandLine, before: &ServeArguments, service: &Service) -> Result<(), Failure> {
     let (commands, file) = line.read()?;
     let Command::Serve(arguments) = commands.command else { return Ok(()) };
-    service.change(arguments.gateway.site(&file)?)?;
+    service.change(arguments.site(&file)?)?;
     if arguments.start_only() != before.start_only() {
         tracing::warn!("addresses, store, memory, key or log were changed: that takes effect with the next start");
     }

@@ -46,7 +46,7 @@ pub(super) fn run(arguments: ServeArguments, file: File, line: CommandLine) -> R
     if let Some(arming) = arguments.fault_point {
         crate::store::fault_point::arm(arming);
     }
-    let options = arguments.gateway.options(&file)?;
+    let options = arguments.options(&file)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(arguments, options, line))
 }
 

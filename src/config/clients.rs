@@ -1,6 +1,7 @@
 //! `[[client]]`: what the operator says about clients, as it is written in the file.
 
 use serde::Deserialize;
+use toml::{Table, Value};
 
 use crate::image::media_type::Format;
 use crate::image::platform::InvalidPlatform;
@@ -9,7 +10,7 @@ use crate::negotiate::{Asks, ClientRule, InvalidClientRule, InvalidUserAgentGlob
 use super::values;
 
 /// One `[[client]]` of the file.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientTable {
     /// Patterns of the `User-Agent`, in which `*` stands for any characters.
@@ -47,6 +48,31 @@ pub enum UnusableClient {
     /// The rule as a whole says nothing, or two things.
     #[error(transparent)]
     Rule(#[from] InvalidClientRule),
+}
+
+impl ClientTable {
+    /// As the file says it.
+    pub(super) fn in_force(&self) -> Table {
+        let mut table = Table::new();
+        let mut insert = |name: &str, value: Value| drop(table.insert(name.to_owned(), value));
+        if !self.user_agents.is_empty() {
+            insert("user_agents", Value::from(self.user_agents.clone()));
+        }
+        if !self.addresses.is_empty() {
+            insert("addresses", Value::from(self.addresses.clone()));
+        }
+        if let Some(formats) = &self.reads {
+            insert("reads", Value::from(formats.iter().map(|format| format.word().to_owned()).collect::<Vec<_>>()));
+        }
+        for (name, text) in [("platform", &self.platform), ("engine", &self.engine)] {
+            if let Some(text) = text {
+                insert(name, Value::from(text.as_str()));
+            }
+        }
+        insert("digest_probe", Value::from(self.digest_probe));
+        insert("deny_schema1", Value::from(self.deny_schema1));
+        table
+    }
 }
 
 impl TryFrom<ClientTable> for ClientRule {

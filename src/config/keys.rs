@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Table, Value};
 
 /// The tables of a file.
-pub(super) const TABLES: [&str; 1] = ["upstream"];
+pub(super) const TABLES: [&str; 3] = ["upstream", "client", "blob_cache"];
 
 /// Flags that a file does not say: what they say has tables of its own, or is where the file is.
 const NOT_IN_A_FILE: [&str; 4] = ["help", "version", "config", "upstream"];
@@ -57,17 +57,47 @@ pub(super) const KEYS: &[Key] = &[
     key("upstream.hosts", "list of hosts", "none", "hosts of the gateway at which clients reach it"),
     key("upstream.prefix", "path", "none", "reaches it as `/v2/<prefix>/…` and `/<prefix>/v2/…`"),
     key("upstream.library", "true or false", "true for Docker Hub", "a repository without a `/` is one of `library/`"),
-    key("upstream.auth.mode", "`passthrough`, `anonymous`, `basic`, `docker-config`, `helper`, `exec` or `ecr`", "the flag's, or else `passthrough` where it is the default or has `hosts`, and `anonymous` elsewhere", "whose credentials the registry is shown: each caller's own, none, or the gateway's"),
+    key(
+        "upstream.auth.mode",
+        "`passthrough`, `anonymous`, `basic`, `docker-config`, `helper`, `exec` or `ecr`",
+        "the flag's, or else `passthrough` where it is the default or has `hosts`, and `anonymous` elsewhere",
+        "whose credentials the registry is shown: each caller's own, none, or the gateway's",
+    ),
     key("upstream.auth.username", "text", "", "`basic`: the user"),
     key("upstream.auth.password_file", "path", "", "`basic`: a file with the password, read again when it changes"),
-    key("upstream.auth.password_variable", "name", "", "`basic`: the variable of the environment that holds the password"),
-    key("upstream.auth.file", "path", "`$REGISTRY_AUTH_FILE`, or else docker's own", "`docker-config`: a file like docker's `config.json`, with `auths`, `credsStore` and `credHelpers`"),
+    key(
+        "upstream.auth.password_variable",
+        "name",
+        "",
+        "`basic`: the variable of the environment that holds the password",
+    ),
+    key(
+        "upstream.auth.file",
+        "path",
+        "`$REGISTRY_AUTH_FILE`, or else docker's own",
+        "`docker-config`: a file like docker's `config.json`, with `auths`, `credsStore` and `credHelpers`",
+    ),
     key("upstream.auth.helper", "name", "", "`helper`: asks the program `docker-credential-<name>`"),
-    key("upstream.auth.command", "list: program, arguments", "", "`exec`: is given the registry's host on standard input and prints JSON with `Username` and `Secret`, or `Token`"),
+    key(
+        "upstream.auth.command",
+        "list: program, arguments",
+        "",
+        "`exec`: is given the registry's host on standard input and prints JSON with `Username` and `Secret`, or `Token`",
+    ),
     key("upstream.auth.lifetime", "duration", "`5m`", "`exec`: how long what it prints is good"),
-    key("upstream.auth.region", "text", "read from the URL", "`ecr`: the region; the credentials of AWS come from the platform's usual places"),
+    key(
+        "upstream.auth.region",
+        "text",
+        "read from the URL",
+        "`ecr`: the region; the credentials of AWS come from the platform's usual places",
+    ),
     key("upstream.auth.endpoint", "URL", "the region's", "`ecr`: the service that gives tokens"),
-    key("upstream.auth.anonymous_as", "`themselves` or `gateway`", "`themselves`", "what a request without credentials is where callers log in themselves; `gateway` needs one of the credentials above beside `mode = \"passthrough\"`"),
+    key(
+        "upstream.auth.anonymous_as",
+        "`themselves` or `gateway`",
+        "`themselves`",
+        "what a request without credentials is where callers log in themselves; `gateway` needs one of the credentials above beside `mode = \"passthrough\"`",
+    ),
     key(
         "upstream.challenge",
         "`pass` or `rewrite`",
@@ -75,34 +105,79 @@ pub(super) const KEYS: &[Key] = &[
         "whether clients fetch tokens themselves or through `/token`",
     ),
     key("upstream.token_realms", "list of URLs", "the flag's", "token services beyond its own host that it may name"),
-    key("upstream.redirects", "`pass`, `follow` or `auto`", "the flag's", "whether clients follow redirects of blobs or the gateway does; `auto`: it does for Docker before 1.13 and where the target is not one of `redirect_hosts`"),
+    key(
+        "upstream.redirects",
+        "`pass`, `follow` or `auto`",
+        "the flag's",
+        "whether clients follow redirects of blobs or the gateway does; `auto`: it does for Docker before 1.13 and where the target is not one of `redirect_hosts`",
+    ),
     key("upstream.redirect_hosts", "list of globs", "the flag's", "hosts to which `auto` lets clients go"),
     key("upstream.tls.ca", "path", "the machine's", "authorities in PEM that are trusted beside the machine's"),
-    key("upstream.tls.client_certificate", "path", "none", "the certificate, and those between it and its authority, that the gateway shows"),
+    key(
+        "upstream.tls.client_certificate",
+        "path",
+        "none",
+        "the certificate, and those between it and its authority, that the gateway shows",
+    ),
     key("upstream.tls.client_key", "path", "none", "its key"),
     key("upstream.tls.insecure", "true or false", "false", "do not check the registry's certificate"),
     key("upstream.proxy.https", "URL", "`HTTPS_PROXY`", "the proxy on the way to https URLs; credentials stand in it"),
     key("upstream.proxy.http", "URL", "`HTTP_PROXY`", "the proxy on the way to http URLs"),
-    key("upstream.proxy.no_proxy", "list of hosts, domains and networks", "`NO_PROXY`", "what is reached without a proxy"),
+    key(
+        "upstream.proxy.no_proxy",
+        "list of hosts, domains and networks",
+        "`NO_PROXY`",
+        "what is reached without a proxy",
+    ),
     key("upstream.proxy.direct", "true or false", "false", "no proxy, whatever the environment says"),
-    key("upstream.catalog", "true or false", "false", "with credentials of the gateway: answer `/v2/_catalog`, without what `repositories` leaves out"),
+    key(
+        "upstream.catalog",
+        "true or false",
+        "false",
+        "with credentials of the gateway: answer `/v2/_catalog`, without what `repositories` leaves out",
+    ),
     key("upstream.push", "true or false", "the flag's", "let pushes through"),
     key("upstream.connect_timeout", "duration", "the flag's", "how long a connection may take to be made"),
     key("upstream.answer_timeout", "duration", "the flag's", "how long the head of an answer may take"),
     key("upstream.idle_timeout", "duration", "the flag's", "how long a body may stand still"),
     key("upstream.document_timeout", "duration", "the flag's", "how long a whole document may take"),
     key("upstream.tags.ttl", "duration", "the flag `tag_ttl`'s", "how long its answer for a tag is remembered"),
-    key("upstream.tags.rules.match", "glob", "", "one of `rules = [{ match, ttl }]`: for tags that match, the first rule holds"),
+    key(
+        "upstream.tags.rules.match",
+        "glob",
+        "",
+        "one of `rules = [{ match, ttl }]`: for tags that match, the first rule holds",
+    ),
     key("upstream.tags.rules.ttl", "duration", "", "how long the answer for such a tag is remembered"),
     key("upstream.tags.negative_ttl", "duration", "`10s`", "how long it is remembered that a tag is not there"),
-    key("upstream.tags.stale_if_error", "duration", "`24h`", "how old an answer may be that is repeated while the registry is away or has had enough; never where callers log in themselves"),
+    key(
+        "upstream.tags.stale_if_error",
+        "duration",
+        "`24h`",
+        "how old an answer may be that is repeated while the registry is away or has had enough; never where callers log in themselves",
+    ),
     key("upstream.tags.on_404", "`pass` or `stale`", "`pass`", "what a tag is that was there before and is gone"),
     key("upstream.limits.in_flight", "number", "none", "how many requests to it may be under way at once"),
     key("upstream.limits.connections", "number", "none", "how many blobs may stream from it or to it at once"),
     key("upstream.limits.requests_per_second", "number", "none", "how many requests a second it is sent"),
-    key("upstream.limits.queue_timeout", "duration", "`10s`", "how long a request waits for its turn before it is answered with 503"),
-    key("upstream.limits.rate_limit_floor", "number", "none", "what it must leave of its own rate limit for the gateway to ask about a tag that it remembers"),
-    key("upstream.limits.breaker_failures", "number; 0 for never", "`5`", "after so many failures in a row it is left alone for a while"),
+    key(
+        "upstream.limits.queue_timeout",
+        "duration",
+        "`10s`",
+        "how long a request waits for its turn before it is answered with 503",
+    ),
+    key(
+        "upstream.limits.rate_limit_floor",
+        "number",
+        "none",
+        "what it must leave of its own rate limit for the gateway to ask about a tag that it remembers",
+    ),
+    key(
+        "upstream.limits.breaker_failures",
+        "number; 0 for never",
+        "`5`",
+        "after so many failures in a row it is left alone for a while",
+    ),
     key(
         "upstream.repositories.allow",
         "list of globs",
@@ -126,6 +201,47 @@ pub(super) const KEYS: &[Key] = &[
         "list of variants",
         "the flag's",
         "in which order variants of arm are tried",
+    ),
+    key(
+        "client.user_agents",
+        "list of patterns",
+        "any",
+        "the rule is for these User-Agents; `*` stands for any characters, and case counts",
+    ),
+    key(
+        "client.addresses",
+        "list of networks",
+        "any",
+        "the rule is for clients at these addresses; both conditions must hold where both are said",
+    ),
+    key(
+        "client.reads",
+        "list of `schema1`, `schema2`, `oci`, `list`, `index`, `artifact`",
+        "what is known of them",
+        "the formats that they truly read",
+    ),
+    key("client.platform", "`OS/ARCHITECTURE`", "their own", "whose image they get out of a list"),
+    key(
+        "client.digest_probe",
+        "true or false",
+        "false",
+        "they compare digests with what is stored, so they always get the stored form",
+    ),
+    key(
+        "client.engine",
+        "a User-Agent",
+        "",
+        "they compare digests with what this engine pulled, so they get what it would get",
+    ),
+    key("client.deny_schema1", "true or false", "false", "they never get schema 1"),
+    key("blob_cache.directory", "path", "", "where blobs are kept; it belongs to one process"),
+    key("blob_cache.max_size", "size", "", "how large all of it may become"),
+    key("blob_cache.fills", "number", "`16`", "how many blobs may be on their way into it at once"),
+    key(
+        "blob_cache.fill_size",
+        "size",
+        "a quarter of `max_size`",
+        "how large all blobs on their way may be together, and so the largest that is kept",
     ),
 ];
 
@@ -228,7 +344,7 @@ pub fn documentation(command: &Command) -> String {
 }
 
 /// Tables that may be there more than once.
-const LISTS: [&str; 1] = ["upstream"];
+const LISTS: [&str; 2] = ["upstream", "client"];
 
 fn escaped(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")

@@ -3,6 +3,7 @@
 
 mod auth;
 pub mod clients;
+mod door;
 pub mod file;
 mod keys;
 pub mod tables;
@@ -21,16 +22,18 @@ use url::Url;
 
 use crate::gateway::service::{ServiceOptions, Site};
 use crate::gateway::{ChallengeMode, IndexLimits, Options, Pushes, SharedOptions};
-use crate::negotiate::{Glob, PlatformRule, Policy, WithoutAccept};
+use crate::negotiate::{ClientRule, Glob, PlatformRule, Policy, WithoutAccept};
 use crate::store::sweep::Bounds;
 use crate::store::{Bucket, Location};
 use crate::translate::sign::SigningKey;
 use crate::upstream::{self, Redirects, Tls};
 
 use auth::{AuthArguments, Binding};
+use clients::{ClientTable, UnusableClient};
+use door::DoorArguments;
 use file::File;
 pub use keys::{documentation, flags_in_force};
-use tables::UpstreamTable;
+use tables::{BlobCacheTable, UpstreamTable};
 
 /// The prefix of every environment variable that is ours.
 const PREFIX: &str = "SCHEMABRIDGE_";
@@ -45,6 +48,10 @@ pub struct ServeArguments {
     /// Where clients connect: an address and a port; repeatable
     #[arg(long, env = "SCHEMABRIDGE_LISTEN", value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:5000", value_parser = values::address)]
     pub listen: Vec<SocketAddr>,
+
+    /// Who may come in.
+    #[command(flatten)]
+    pub door: DoorArguments,
 
     /// Where the operator connects: /livez, /readyz and /metrics
     #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001", value_parser = values::address)]
@@ -73,6 +80,23 @@ pub struct ServeArguments {
 }
 
 impl ServeArguments {
+    /// All that the gateway does, as these and the file say.
+    pub fn options(&self, file: &File) -> Result<ServiceOptions, Unusable> {
+        let options = self.gateway.options(file)?;
+        Ok(ServiceOptions { site: self.with_door(options.site)?, ..options })
+    }
+
+    /// What may change while it runs, as these and the file say.
+    pub fn site(&self, file: &File) -> Result<Site, Unusable> {
+        self.with_door(self.gateway.site(file)?)
+    }
+
+    fn with_door(&self, site: Site) -> Result<Site, Unusable> {
+        let door = self.door.door()?;
+        self.door.check(door.as_deref(), &self.listen, &site.upstreams)?;
+        Ok(Site { door, ..site })
+    }
+
     /// What holds from the start to the end, whatever the file says meanwhile.
     pub fn start_only(&self) -> impl PartialEq + use<> {
         let (gateway, bounds) = (&self.gateway, self.bounds.bounds());
@@ -364,6 +388,17 @@ pub enum Unusable {
         /// What is wrong, and what would be accepted.
         words: String,
     },
+    /// Who may come in cannot be told, or it would be unsafe.
+    #[error("{0}")]
+    Door(String),
+    /// What is said of a client.
+    #[error("[[client]] number {number}: {reason}")]
+    Client {
+        /// Which one, from 1 on.
+        number: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A variable that is read in place of ours cannot be used.
     #[error("{variable}: {reason}")]
     DropIn {
@@ -402,6 +437,7 @@ impl GatewayArguments {
         let shared = SharedOptions {
             store: self.store.location()?,
             cache_bytes: self.cache_size,
+            blob_cache: file.tables.blob_cache.as_ref().map(BlobCacheTable::options),
             signing_key: self.signing_key.as_ref().map(|file| signing_key(file).map(Arc::new)).transpose()?,
             ..SharedOptions::default()
         };
@@ -435,18 +471,25 @@ impl GatewayArguments {
                 })?)
             }
         };
+        let clients = client_rules(&file.tables.clients)?;
         let upstreams = tables.iter().enumerate().map(|(place, table)| {
             let names = table.names();
             let is_bound = default == Some(place) || !names.hosts.is_empty();
             let binding = if is_bound { Binding::Bound } else { Binding::Unbound };
-            Ok((self.upstream_options(table, binding)?, names))
+            Ok((self.upstream_options(table, binding, &clients)?, names))
         });
         let upstreams = upstreams.collect::<Result<_, Unusable>>()?;
         Ok(Site { upstreams, default, door: None, trusted_proxies: self.trusted_proxies.clone() })
     }
 
-    fn upstream_options(&self, table: &UpstreamTable, binding: Binding) -> Result<Options, Unusable> {
+    fn upstream_options(
+        &self,
+        table: &UpstreamTable,
+        binding: Binding,
+        clients: &[ClientRule],
+    ) -> Result<Options, Unusable> {
         let mut options = table.options(self.defaults(table.url()))?;
+        options.policy.clients = clients.to_vec();
         auth::decide(table, &self.auth, binding, &mut options)?;
         options.tags = table.tags(options.upstream.permission, self.tag_ttl);
         Ok(options)
@@ -494,6 +537,15 @@ pub fn signing_key(file: &std::path::Path) -> Result<SigningKey, Unusable> {
     SigningKey::from_pem(&text).map_err(|error| unusable(error.to_string()))
 }
 
+fn client_rules(tables: &[ClientTable]) -> Result<Vec<ClientRule>, Unusable> {
+    let numbered = tables.iter().enumerate();
+    let rules = numbered.map(|(place, table)| {
+        let unusable = |error: UnusableClient| Unusable::Client { number: place + 1, reason: error.to_string() };
+        ClientRule::try_from(table.clone()).map_err(unusable)
+    });
+    rules.collect()
+}
+
 /// The upstream that CNCF distribution's variables name, so that a mirror of that kind can be replaced by this gateway.
 fn registry_proxy() -> Option<Result<UpstreamTable, Unusable>> {
     const URL: &str = "REGISTRY_PROXY_REMOTEURL";
@@ -537,16 +589,28 @@ pub fn docker_config() -> Option<PathBuf> {
 }
 
 /// What is in force, as a file would say it: every flag and every upstream, without secrets.
-pub fn in_force(flags: &[(String, Vec<String>)], tables: &[UpstreamTable], options: &ServiceOptions) -> String {
+pub fn in_force(
+    flags: &[(String, Vec<String>)],
+    tables: &[UpstreamTable],
+    file: &File,
+    options: &ServiceOptions,
+) -> String {
     let value = |values: &[String]| match values {
         [one] => toml::Value::from(one.as_str()),
         several => toml::Value::from(several.to_vec()),
     };
-    let mut file: toml::Table = flags.iter().map(|(key, values)| (key.clone(), value(values))).collect();
+    let mut shown: toml::Table = flags.iter().map(|(key, values)| (key.clone(), value(values))).collect();
     let upstreams = tables.iter().zip(&options.site.upstreams);
     let upstreams = upstreams.map(|(table, (options, names))| toml::Value::Table(table.in_force(options, names)));
-    file.insert("upstream".to_owned(), toml::Value::Array(upstreams.collect()));
-    file.to_string()
+    shown.insert("upstream".to_owned(), toml::Value::Array(upstreams.collect()));
+    if !file.tables.clients.is_empty() {
+        let clients = file.tables.clients.iter().map(|client| toml::Value::Table(client.in_force()));
+        shown.insert("client".to_owned(), toml::Value::Array(clients.collect()));
+    }
+    if let Some(cache) = &file.tables.blob_cache {
+        shown.insert("blob_cache".to_owned(), toml::Value::Table(cache.in_force()));
+    }
+    shown.to_string()
 }
 
 /// The variables of the environment that begin like ours and are not: most likely a misspelt flag. What Kubernetes

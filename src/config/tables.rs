@@ -12,13 +12,15 @@ use crate::gateway::{
     Callers, Catalog, ChallengeMode, OnMissing, Options, Pushes, RepositoryRules, SingleNames, TagPolicy, TagRule,
 };
 use crate::negotiate::{Glob, PlatformRule};
+use crate::store::blobs::BlobCacheOptions;
 use crate::upstream::route::RouteNames;
 use crate::upstream::{
     self, Authentication, BreakerPolicy, ClientCertificate, Limits, Permission, Proxies, ProxyUse, Tls, Verification,
 };
 
-use super::file::in_one_line;
 use super::auth::{AnonymousAs, AuthMode};
+use super::clients::ClientTable;
+use super::file::in_one_line;
 use super::{Challenge, RedirectsForm, Unusable, Variant, values};
 
 /// Every table.
@@ -28,6 +30,57 @@ pub struct Tables {
     /// The upstreams.
     #[serde(rename = "upstream")]
     pub upstreams: Vec<UpstreamTable>,
+    /// What is said of clients; the first that is about one holds.
+    #[serde(rename = "client")]
+    pub clients: Vec<ClientTable>,
+    /// Where blobs are kept.
+    pub blob_cache: Option<BlobCacheTable>,
+}
+
+/// `[blob_cache]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlobCacheTable {
+    directory: PathBuf,
+    max_size: Size,
+    fills: Option<NonZeroUsize>,
+    fill_size: Option<Size>,
+}
+
+impl BlobCacheTable {
+    /// What it says.
+    pub(super) fn options(&self) -> BlobCacheOptions {
+        let mut options = BlobCacheOptions::new(self.directory.clone(), self.max_size.0);
+        if let Some(fills) = self.fills {
+            options.fills_max = fills.get();
+        }
+        if let Some(Size(bytes)) = self.fill_size {
+            options.fill_bytes_max = bytes;
+        }
+        options
+    }
+
+    /// With nothing left open.
+    pub(super) fn in_force(&self) -> Table {
+        let BlobCacheOptions { directory, bytes_max, fills_max, fill_bytes_max } = self.options();
+        let fills = i64::try_from(fills_max).unwrap_or(i64::MAX);
+        let mut table = Table::new();
+        insert(&mut table, "directory", Some(shown_path(&directory)));
+        insert(&mut table, "max_size", Some(format!("{bytes_max}B")));
+        insert(&mut table, "fills", Some(fills));
+        insert(&mut table, "fill_size", Some(format!("{fill_bytes_max}B")));
+        table
+    }
+}
+
+/// A number of bytes with a unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Size(u64);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        values::byte_size(&String::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
+    }
 }
 
 /// One `[[upstream]]`. What is not said is as the flags say.
@@ -246,13 +299,14 @@ impl UpstreamTable {
     /// What clients may call it. Where no alias is said, it has those that its URL gives it.
     pub(super) fn names(&self) -> RouteNames {
         let given = || {
+            if upstream::is_docker_hub(&self.url) {
+                return upstream::DOCKER_HUB_HOSTS.map(str::to_owned).to_vec();
+            }
             let own = self.url.host_str().map(|host| match self.url.port() {
                 Some(port) => format!("{host}:{port}"),
                 None => host.to_owned(),
             });
-            let hub: &[&str] =
-                if upstream::is_docker_hub(&self.url) { &upstream::DOCKER_HUB_HOSTS } else { &[] };
-            own.into_iter().chain(hub.iter().map(|&host| host.to_owned())).collect()
+            Vec::from_iter(own)
         };
         let aliases = self.aliases.clone().unwrap_or_else(given);
         RouteNames { aliases, hosts: self.hosts.clone(), prefix: self.prefix.clone() }
@@ -358,7 +412,8 @@ impl UpstreamTable {
         table.insert("redirect_hosts".to_owned(), globs(&upstream.redirect_hosts));
         table.insert("catalog".to_owned(), Value::from(options.catalog == Catalog::Filtered));
         let auth = self.auth.in_force(options);
-        let (tls, proxy, limits) = (tls_in_force(&upstream.tls), self.proxy.in_force(), limits_in_force(&upstream.limits));
+        let (tls, proxy, limits) =
+            (tls_in_force(&upstream.tls), self.proxy.in_force(), limits_in_force(&upstream.limits));
         for (name, below) in [
             ("auth", auth),
             ("tls", tls),
@@ -450,7 +505,9 @@ impl ProxyTable {
         let url = |url: &Option<ProxyUrl>| url.as_ref().map(|ProxyUrl(url)| url.clone());
         let named = Proxies { https: url(&self.https), http: url(&self.http), no_proxy: self.no_proxy.clone() };
         match (self.direct, named.https.is_some() || named.http.is_some()) {
-            (true, true) => Err(Unusable::upstream(upstream, "`proxy` names one and says `direct`: expected one of both")),
+            (true, true) => {
+                Err(Unusable::upstream(upstream, "`proxy` names one and says `direct`: expected one of both"))
+            }
             (true, false) => Ok(Some(ProxyUse::Direct)),
             (false, true) => Ok(Some(ProxyUse::Named(named))),
             (false, false) => Ok(None),

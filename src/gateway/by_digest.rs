@@ -213,7 +213,8 @@ impl Gateway {
         // Those of this edition were looked for already.
         let editions = recipes.iter().map(|other| other.edition).filter(|edition| *edition != self.shared.edition);
         for edition in editions.collect::<BTreeSet<u32>>() {
-            if let Some(found) = self.shared.store.document(&recipe.scope(), &recipe.derived, edition).await?.document() {
+            if let Some(found) = self.shared.store.document(&recipe.scope(), &recipe.derived, edition).await?.document()
+            {
                 self.count(DerivedDigest::Hit);
                 return Ok(handed(found.document).derived);
             }

@@ -36,8 +36,7 @@ impl Gateway {
         let path = exchange.head.uri.path().to_owned();
         let (mut head, body) = self.pass(exchange, &path).await?.into_parts();
         let page = self.upstream.collect(body, CATALOG_BYTES_MAX, "catalogue").await?;
-        let mut page: Page =
-            serde_json::from_slice(&page).map_err(|_| Failure::Unexpected { status: head.status })?;
+        let mut page: Page = serde_json::from_slice(&page).map_err(|_| Failure::Unexpected { status: head.status })?;
         page.repositories.retain(|name| self.options.repositories.serve(name));
         let page = serde_json::to_vec(&page).map_err(|_| Fault::Internal)?;
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(page.len()));

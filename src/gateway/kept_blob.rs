@@ -96,12 +96,7 @@ impl Gateway {
         Ok(FromCache::Nothing)
     }
 
-    async fn answer_kept(
-        &self,
-        exchange: &Exchange,
-        repository: &Repository,
-        kept: Kept,
-    ) -> Result<FromCache, Fault> {
+    async fn answer_kept(&self, exchange: &Exchange, repository: &Repository, kept: Kept) -> Result<FromCache, Fault> {
         let Verdict::Yes = self.may_see(exchange, repository, kept.digest()).await? else {
             return Ok(FromCache::Nothing);
         };
@@ -146,7 +141,12 @@ impl Gateway {
     }
 
     /// Asks by HEAD, as the caller. A refusal is relayed like any other, and so is an upstream that cannot be asked.
-    async fn ask_to_see(&self, exchange: &Exchange, repository: &Repository, digest: &Digest) -> Result<Verdict, Fault> {
+    async fn ask_to_see(
+        &self,
+        exchange: &Exchange,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Verdict, Fault> {
         let (method, path) = (Method::HEAD, format!("/v2/{repository}/blobs/{digest}"));
         let question = ForwardRequest { method, path, query: None, headers: HeaderMap::new(), body: None };
         let answer = self.upstream.forward(&exchange.caller, question).await?;

@@ -216,12 +216,7 @@ impl Gateway {
 
     /// Answers one request from a client behind this neighbour, whose path is the upstream's. Never fails: whatever breaks is an answer
     /// too.
-    async fn answer<B>(
-        self: &Arc<Self>,
-        request: Request<B>,
-        neighbour: Neighbour,
-        routed: Routed,
-    ) -> Response<Body>
+    async fn answer<B>(self: &Arc<Self>, request: Request<B>, neighbour: Neighbour, routed: Routed) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + Sync + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -204,7 +204,11 @@ impl Table {
             changed if changed.as_ref() == path => None,
             changed => Some(path_and_query(changed, query)?),
         };
-        Ok(Destination::Upstream { gateway, path, routed: Routed { prefix: chosen.prefix, credentials, admission: None } })
+        Ok(Destination::Upstream {
+            gateway,
+            path,
+            routed: Routed { prefix: chosen.prefix, credentials, admission: None },
+        })
     }
 }
 

@@ -11,8 +11,8 @@ pub mod parents;
 pub mod process;
 pub mod proxy;
 pub mod registry;
-pub mod server;
 pub mod secure;
+pub mod server;
 pub mod upstream;
 
 use std::future::Future;
