@@ -13,6 +13,7 @@ mod full_disk;
 mod held_credentials;
 mod lists;
 mod mirrors;
+mod offline;
 mod old_clients;
 mod old_lists;
 mod proxy;
