@@ -10,6 +10,7 @@ use schemabridge::store::blobs::{BlobCacheOptions, USE_NOTED_EVERY};
 use crate::support::client::{Call, Client, Reply};
 use crate::support::fault::Answer;
 use crate::support::gateway::{Gateway, Setup};
+use crate::support::images::Image;
 use crate::support::upstream::Upstream;
 use crate::support::{basic, patiently, sha256};
 
@@ -467,6 +468,36 @@ mod permission {
         stage.whole(&blob).await;
         assert_eq!(stage.heads(&blob), 0);
         assert_eq!(stage.get(&other).await.status, 502);
+    }
+
+    /// Nobody had asked for the translation while the upstream was there, but somebody had pulled the image.
+    #[tokio::test]
+    async fn a_translation_reads_a_kept_config_of_an_unplugged_upstream_where_the_blob_is_given_out_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let upstream = Upstream::start().await;
+        let setup = Setup::default().blob_cache(sized(folder.path(), 100 * MIB)).permission_from_the_gateway();
+        let gateway = started(setup, &upstream).await;
+        let image = Image::classic("app");
+        for repository in ["app", "secret"] {
+            upstream.put_image(repository, "latest", &image, &image.oci());
+        }
+        let plugged = Setup::default().before(&upstream).await;
+        let expected = plugged.get(&Client::docker_1_9_1(), "/v2/app/manifests/latest").await;
+
+        for repository in ["app", "secret"] {
+            let stored = gateway.get(&Client::docker_20_10(), &format!("/v2/{repository}/manifests/latest")).await;
+            assert_eq!(stored.status, 200);
+        }
+        let (digest, bytes) = (image.config_digest(), image.config.to_vec());
+        let config = Blob { target: format!("/v2/app/blobs/{digest}"), digest, bytes };
+        let stage = Stage { upstream, gateway, folder };
+        stage.keep(&config).await;
+        stage.upstream.when("*", "*").reset();
+        let got = stage.gateway.get(&Client::docker_1_9_1(), "/v2/app/manifests/latest").await;
+        // Of the payload: each gateway signs with a key of its own.
+        assert_eq!((got.status, got.digest()), (200, expected.digest()), "{}", got.text());
+        let secret = stage.gateway.get(&Client::docker_1_9_1(), "/v2/secret/manifests/latest").await;
+        assert_eq!(secret.status, 502, "nobody was given its config");
     }
 }
 

@@ -343,7 +343,12 @@ impl Gateway {
         repository: &Repository,
         config: &Descriptor,
     ) -> Result<(Digest, Bytes), Obstacle> {
-        let fetched = self.upstream.fetch_blob(caller, repository, &config.digest, CONFIG_BYTES_MAX).await;
+        let mut fetched = self.upstream.fetch_blob(caller, repository, &config.digest, CONFIG_BYTES_MAX).await;
+        if fetched.as_ref().is_err_and(Failure::is_outage)
+            && let Some(bytes) = self.kept_config(caller, repository, config).await
+        {
+            fetched = Ok(bytes);
+        }
         let bytes = fetched.map_err(|failure| match failure {
             Failure::TooLarge { bytes_max, .. } => {
                 Obstacle::Untranslatable(format!("its config is larger than the limit of {bytes_max} bytes"))

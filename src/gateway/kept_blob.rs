@@ -2,14 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, RANGE};
 use http::{Method, Response, StatusCode};
+use http_body_util::BodyExt;
 use moka::sync::Cache;
 
+use crate::image::descriptor::Descriptor;
 use crate::image::digest::Digest;
+use crate::image::manifest::CONFIG_BYTES_MAX;
 use crate::image::reference::Repository;
 use crate::store::blobs::{BlobCache, Claim, Joined, Kept, Lead};
-use crate::upstream::{ForwardRequest, Permission, StreamedBody};
+use crate::upstream::{Caller, ForwardRequest, Permission, StreamedBody};
 
 use super::Gateway;
 use super::blob::drop_malformed_range;
@@ -131,6 +135,23 @@ impl Gateway {
             }
             (said, _) => said,
         }
+    }
+
+    /// A config that clients were given as a blob, for a translation while the upstream cannot be asked for it. Only where
+    /// the upstream's word of a while ago is good for whoever asks.
+    pub(super) async fn kept_config(
+        &self,
+        caller: &Caller,
+        repository: &Repository,
+        config: &Descriptor,
+    ) -> Option<Bytes> {
+        let may_see = self.upstream.permission() == Permission::Gateway
+            && caller.is_gateway()
+            && self.consents.0.contains_key(&(repository.clone(), config.digest.clone()));
+        let cache = self.shared.blob_cache.as_ref().filter(|_| may_see)?;
+        let kept = cache.find(&config.digest).await.filter(|kept| kept.size() <= CONFIG_BYTES_MAX as u64)?;
+        let whole = 0..kept.size();
+        Some(kept.read(whole).collect().await.ok()?.to_bytes())
     }
 
     /// The upstream just gave the blob, or said that it would.

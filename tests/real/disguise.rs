@@ -20,14 +20,15 @@ pub fn disguised_in_turn(gateways: Vec<SocketAddr>, guise: Guise) -> SocketAddr 
     thread::spawn(move || {
         for (connection, gateway) in listener.incoming().flatten().zip(gateways.into_iter().cycle()) {
             // A connection that breaks is for the client at its other end to report.
-            thread::spawn(move || pass_on(connection, gateway, guise));
+            thread::spawn(move || pass_on(connection, gateway, |head| rewritten(head, guise)));
         }
     });
     address
 }
 
-/// One request of one connection: the head rewritten, the answer as it comes.
-fn pass_on(mut client: TcpStream, gateway: SocketAddr, guise: Guise) -> std::io::Result<()> {
+/// One request of one connection: the head rewritten, the answer as it comes. `rewrite` must see to it that the connection
+/// ends with the answer.
+pub fn pass_on(mut client: TcpStream, server: SocketAddr, rewrite: impl Fn(&str) -> String) -> std::io::Result<()> {
     let mut head = String::new();
     let mut reader = BufReader::new(client.try_clone()?);
     while !head.ends_with("\r\n\r\n") {
@@ -37,8 +38,8 @@ fn pass_on(mut client: TcpStream, gateway: SocketAddr, guise: Guise) -> std::io:
             return client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         }
     }
-    let mut server = TcpStream::connect(gateway)?;
-    server.write_all(rewritten(&head, guise).as_bytes())?;
+    let mut server = TcpStream::connect(server)?;
+    server.write_all(rewrite(&head).as_bytes())?;
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
     client.write_all(&answer)?;

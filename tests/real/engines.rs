@@ -80,6 +80,18 @@ impl Containerd {
     fn pull_with(&self, options: &[&str], reference: &str) -> String {
         let pull = ["images", "pull", "--snapshotter", "native", "--plain-http"];
         run(self.ctr().args(pull).args(options).arg(reference));
+        self.digest(reference)
+    }
+
+    /// A pull by the `hosts.toml` of each registry in this folder.
+    pub fn pull_by_hosts(&self, hosts: &Path, reference: &str) -> Command {
+        let mut command = self.ctr();
+        command.args(["images", "pull", "--snapshotter", "native", "--hosts-dir"]).arg(hosts).arg(reference);
+        command
+    }
+
+    /// The digest that containerd keeps for the name.
+    pub fn digest(&self, reference: &str) -> String {
         let listed = run(self.ctr().args(["images", "list", &format!("name=={reference}")]));
         listed.split_whitespace().find(|word| word.starts_with("sha256:")).expect("ctr lists a digest").to_owned()
     }
@@ -107,13 +119,19 @@ pub struct Dockerd {
 
 impl Dockerd {
     pub fn start() -> Self {
+        Self::start_with("{}", &[])
+    }
+
+    /// The same with this `daemon.json`, and with these variables in its environment.
+    pub fn start_with(settings: &str, environment: &[(&str, String)]) -> Self {
         let containerd = Containerd::start();
         let directory = programs::directory();
         let path = |name: &str| directory.path().join(name);
         let host = format!("unix://{}", path("docker.sock").display());
-        std::fs::write(path("daemon.json"), "{}").unwrap();
+        std::fs::write(path("daemon.json"), settings).unwrap();
         let mut command = Command::new(programs::debian("dockerd"));
         command
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"])
             .args(["--oom-score-adjust=0", "--storage-driver=vfs"])
             .arg("--config-file")

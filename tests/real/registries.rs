@@ -10,6 +10,7 @@ use crate::{
     images::{Blob, Image, Twin},
     programs::{self, Program},
     stores::{self, Store},
+    token_server::TokenServer,
     upstream_tls::Certificates,
 };
 
@@ -27,20 +28,23 @@ pub fn basic(user: &str, password: &str) -> String {
 
 /// How a registry is set up.
 #[derive(Clone, Copy)]
-enum Settings {
+enum Settings<'a> {
     Plain,
     /// It takes schema 1.
     Schema1,
     /// It asks for a password.
     Door,
+    /// It asks for a token of this server.
+    Tokens(&'a TokenServer),
 }
 
-impl Settings {
+impl Settings<'_> {
     fn text(self, passwords: &Path) -> String {
         match self {
             Self::Plain => String::new(),
             Self::Schema1 => "compatibility: {schema1: {enabled: true}}\n".to_owned(),
             Self::Door => format!("auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n", passwords.display()),
+            Self::Tokens(server) => server.settings(),
         }
     }
 }
@@ -70,6 +74,11 @@ impl Registry {
     /// docker-registry 2.8 that takes schema 1 pushes, and checks their signature.
     pub fn docker_registry_with_schema1() -> Self {
         Self::docker_registry_with(Settings::Schema1)
+    }
+
+    /// docker-registry 2.8 that lets in nobody but [`USER`] with [`PASSWORD`].
+    pub fn docker_registry_behind_a_door() -> Self {
+        Self::docker_registry_with(Settings::Door)
     }
 
     fn docker_registry_with(settings: Settings) -> Self {
@@ -108,6 +117,19 @@ impl Registry {
         };
         let tls = format!(", tls: {{certificate: '{}', key: '{}'{asked}}}", chain.display(), key.display());
         Self::start_in(directory, "docker-registry", &programs::debian("docker-registry"), Settings::Plain, &tls)
+    }
+
+    /// docker-registry with what this one holds, for whoever has a token of this server from now on.
+    pub fn behind(self, tokens: &TokenServer) -> Self {
+        let Self { program, directory, .. } = self;
+        drop(program);
+        let binary = programs::debian("docker-registry");
+        Self::start_in(directory, "docker-registry", &binary, Settings::Tokens(tokens), "")
+    }
+
+    /// Ends it as a power cut would, with all that it holds.
+    pub fn kill(self) {
+        self.program.kill();
     }
 
     fn start_in(directory: TempDir, name: &'static str, binary: &Path, more: Settings, tls: &str) -> Self {
@@ -208,6 +230,18 @@ impl Gateway {
         Self::serve(&format!("http://{}", upstream.address), command, programs::directory())
     }
 
+    /// A gateway with this configuration file, whose store is its memory, and with these variables in its environment.
+    pub fn start_with_file(text: &str, environment: &[(&str, String)]) -> Self {
+        let (address, admin, directory) = (programs::free_address(), programs::free_address(), programs::directory());
+        let file = directory.path().join("schemabridge.toml");
+        let places = format!("listen = \"{address}\"\nadmin_listen = \"{admin}\"\n");
+        let rest = "log_format = \"json\"\nstore = \"memory:\"\n";
+        std::fs::write(&file, places + rest + text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
+        command.args(["serve", "--config"]).arg(&file).envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::started(address, command, directory)
+    }
+
     fn start_with(upstream: &Registry, store: &str, more: &[&str], directory: TempDir) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
         command.args(["serve", "--store", store]).args(more);
@@ -221,6 +255,10 @@ impl Gateway {
             .args(["--listen", &address.to_string()])
             .args(["--admin-listen", &admin.to_string()])
             .args(["--log-format", "json"]);
+        Self::started(address, command, directory)
+    }
+
+    fn started(address: SocketAddr, command: Command, directory: TempDir) -> Self {
         let mut program = Program::start("schemabridge", command, directory.path());
         program.wait_for_port(address);
         Self { address, program, _directory: directory }
@@ -236,6 +274,11 @@ impl Gateway {
         self.program.kill();
     }
 
+    /// Returns when `ready` says so; panics with the log when the gateway ends or never gets there.
+    pub fn wait_until(&mut self, what: &str, ready: impl FnMut() -> bool) {
+        self.program.wait_until(what, ready);
+    }
+
     /// Waits for a line of the gateway's log, which is written after its answer was sent, and gives it.
     pub fn wait_for_line(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let log = self.program.path();
@@ -247,6 +290,7 @@ impl Gateway {
         });
         found.expect("the wait ended with a line")
     }
+
     /// Waits for the line about a manifest of this repository that was given by this tag or digest.
     pub fn wait_for_manifest(&mut self, repository: &str, reference: &str) -> Value {
         let path = format!("/v2/{repository}/manifests/{reference}");
