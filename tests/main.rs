@@ -35,6 +35,7 @@ mod platforms;
 mod push;
 mod recook;
 mod referrers;
+mod refresh;
 mod refusals;
 mod secrets;
 mod shutdown;
