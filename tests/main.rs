@@ -34,6 +34,7 @@ mod platform_choice;
 mod platforms;
 mod push;
 mod recook;
+mod redirects_counted;
 mod referrers;
 mod refresh;
 mod refusals;
