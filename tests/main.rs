@@ -5,6 +5,7 @@ mod accept;
 mod blob_cache;
 mod blobs;
 mod by_digest;
+mod catalog;
 mod client_config;
 mod client_rules;
 mod clients_over_a_socket;

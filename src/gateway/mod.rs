@@ -262,7 +262,7 @@ impl Gateway {
             Route::Blob { repository, digest } => self.blob(exchange, repository, digest).await,
             Route::Referrers { repository, digest } => self.referrers(exchange, repository, digest).await,
             Route::Other => self.other(exchange).await,
-            Route::Upload => self.forward(exchange).await,
+            Route::Upload => self.upload_state(exchange).await,
             Route::LegacyImages { repository } => legacy::answer(&self.shared.refusals, exchange, &repository),
             Route::Token => Err(Fault::NotFound),
         }

@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use schemabridge::gateway::door::{Door, DoorOptions};
 use schemabridge::gateway::service::ServiceOptions;
 use schemabridge::gateway::{
-    Callers, ChallengeMode, IndexLimits, Options, Pushes, RepositoryRules, Service, SingleNames, TagPolicy,
+    Callers, Catalog, ChallengeMode, IndexLimits, Options, Pushes, RepositoryRules, Service, SingleNames, TagPolicy,
 };
 use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Treatment, WithoutAccept};
 use schemabridge::server;
@@ -56,9 +56,28 @@ impl Setup {
         self.with_all(|options| options.site.default = None)
     }
 
+    /// The prefix that clients may write before the upstream's repositories.
+    pub fn prefix(self, prefix: &str) -> Self {
+        let prefix = prefix.to_owned();
+        self.with_all(|options| options.site.upstreams[0].1.prefix = Some(prefix))
+    }
+
     /// Gives everybody what the gateway itself may see at each upstream so far.
     pub fn permission_from_the_gateway_everywhere(self) -> Self {
         self.with_all(|all| all.site.upstreams.iter_mut().for_each(|(options, _)| ask_for_everybody(options)))
+    }
+
+    /// A request without credentials is the gateway's, with these; any other has its own.
+    pub fn anonymous_as_gateway(self, authentication: Authentication) -> Self {
+        self.with(|options| {
+            options.callers = Callers::ThemselvesOrTheGateway;
+            options.upstream.authentication = authentication;
+        })
+    }
+
+    /// Answers the list of all repositories where the gateway speaks for its clients.
+    pub fn catalog(self) -> Self {
+        self.with(|options| options.catalog = Catalog::Filtered)
     }
 
     /// Serves only what matches one of the first and none of the second.
