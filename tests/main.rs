@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod accept;
+mod anonymous_as;
 mod blob_cache;
 mod blobs;
 mod by_digest;

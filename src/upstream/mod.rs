@@ -48,7 +48,7 @@ pub use authentication::{Authentication, Secret};
 pub use body::StreamedBody;
 use body::UploadBody;
 pub use breaker::BreakerPolicy;
-pub use caller::Caller;
+pub use caller::{Caller, NOBODYS_TOKEN};
 pub use failure::{Failure, Refusal};
 pub use guard::Names;
 use limits::Traffic;
