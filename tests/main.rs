@@ -30,6 +30,7 @@ mod index_properties;
 mod index_pruning;
 mod limits;
 mod negotiation_table;
+mod offline;
 mod parsing;
 mod permission;
 mod platform_choice;
