@@ -48,7 +48,7 @@ async fn stage() -> Stage {
 }
 
 /// Starts a gateway and waits until it has taken stock, before which it keeps nothing.
-async fn started(setup: Setup, upstream: &Upstream) -> Gateway {
+pub async fn started(setup: Setup, upstream: &Upstream) -> Gateway {
     let gateway = setup.before(upstream).await;
     let probe = put(upstream, b"whether it keeps blobs");
     until("the cache to have taken stock", async || {
@@ -64,7 +64,7 @@ async fn started(setup: Setup, upstream: &Upstream) -> Gateway {
 }
 
 /// Looks again and again: a directory has no event to wait for.
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let looking = async {
         while !is_so().await {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;

@@ -2,9 +2,11 @@
 #![cfg(test)]
 
 mod accept;
+mod anonymous_as;
 mod blob_cache;
 mod blobs;
 mod by_digest;
+mod catalog;
 mod client_config;
 mod client_rules;
 mod clients_over_a_socket;
@@ -28,13 +30,16 @@ mod index_properties;
 mod index_pruning;
 mod limits;
 mod negotiation_table;
+mod offline;
 mod parsing;
 mod permission;
 mod platform_choice;
 mod platforms;
 mod push;
 mod recook;
+mod redirects_counted;
 mod referrers;
+mod refresh;
 mod refusals;
 mod secrets;
 mod shutdown;

@@ -5,6 +5,8 @@ mod client_config;
 mod explain;
 mod healthcheck;
 mod log;
+mod operator;
+mod refresh;
 mod reload;
 mod serve;
 mod store;
@@ -41,6 +43,8 @@ enum Command {
     Explain(Box<explain::Arguments>),
     /// Ask a running gateway whether it is ready; exit 0 if it is
     Healthcheck(healthcheck::Arguments),
+    /// Let a running gateway forget what tags name, so that it asks the upstream when they are asked for next
+    Refresh(refresh::Arguments),
     /// Look at a store, or clear it up
     #[command(subcommand)]
     Store(Box<store::Command>),
@@ -64,6 +68,7 @@ pub fn run() -> ExitCode {
         Command::Translate(arguments) => translate::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
+        Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Store(command) => store::run(*command),
         Command::ClientConfig(arguments) => client_config::run(&arguments),
         Command::Version => print(concat!("schemabridge ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),

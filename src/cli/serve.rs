@@ -71,8 +71,11 @@ async fn serve(arguments: ServeArguments, options: ServiceOptions, line: Command
     service.shared().register_metrics(&mut registry);
     let reloads = reload::Metrics::default();
     reloads.register(&mut registry);
-    let registry = Arc::new(registry);
-    let answer = move |request: Request<_>, _| std::future::ready(admin::answer(&request, &registry));
+    let operated = Arc::new((registry, Arc::clone(&service)));
+    let answer = move |request: Request<_>, _| {
+        let operated = Arc::clone(&operated);
+        async move { admin::answer(request, &operated.0, &operated.1).await }
+    };
     running.spawn(server::serve_with(admin, stop.clone().cancelled_owned(), answer));
     let (shared, bounds, until) = (service.shared().clone(), arguments.bounds.bounds(), stop.clone());
     running.spawn(async move { until.run_until_cancelled(shared.tend_store(bounds)).await });

@@ -53,7 +53,7 @@ pub struct ServeArguments {
     #[command(flatten)]
     pub door: DoorArguments,
 
-    /// Where the operator connects: /livez, /readyz and /metrics
+    /// Where the operator connects: /livez, /readyz, /metrics and /refresh
     #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001", value_parser = values::address)]
     pub admin_listen: SocketAddr,
 

@@ -12,7 +12,7 @@ use crate::image::reference::Repository;
 use crate::negotiate::Client;
 use crate::negotiate::user_agent::Version;
 use crate::translate::empty_layer;
-use crate::upstream::{Failure, ForwardRequest, Reach, StreamedBody, headers, is_redirect};
+use crate::upstream::{Failure, ForwardRequest, Reach, RedirectAction, StreamedBody, headers, is_redirect};
 
 use super::body::Body;
 use super::exchange::Exchange;
@@ -208,6 +208,7 @@ impl Gateway {
         let location = HeaderValue::try_from(if is_ours { exchange.path_for_client(&path) } else { target.into() });
         let refuse = |_| Failure::RedirectRefused { reason: "its Location is not a URL".to_owned() };
         head.headers.insert(LOCATION, location.map_err(refuse)?);
+        self.upstream.note_redirect(RedirectAction::Passed);
         Ok(())
     }
 

@@ -7,12 +7,12 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUT
 use http::{Response, StatusCode};
 
 use crate::upstream::challenge::Challenge;
-use crate::upstream::{Failure, Refusal};
+use crate::upstream::{Caller, Failure, Refusal};
 
 use super::body::Body;
 use super::exchange::Exchange;
 use super::fault::Fault;
-use super::{ChallengeMode, Gateway};
+use super::{Callers, ChallengeMode, Gateway};
 
 /// How long the upstream's answer to a ping without credentials is repeated. Docker 1.6 pings two or three times a pull
 /// and gives each ping ten seconds.
@@ -41,9 +41,10 @@ impl Pings {
 
 impl Gateway {
     /// `/v2/`: the upstream's 200 or 401. Every other answer of the upstream is a fault, relayed like any. Where the
-    /// gateway holds the credentials, the answer is its own.
+    /// gateway alone speaks to the upstream, the answer is its own. Where it speaks for those who show nothing, they hear
+    /// the upstream's challenge all the same: clients that were never challenged never log in.
     pub(super) async fn answer_base(self: &Arc<Self>, exchange: &Exchange) -> Result<Response<Body>, Fault> {
-        if exchange.caller.is_gateway() {
+        if self.options.callers == Callers::TheGateway {
             return Ok(welcome());
         }
         let is_anonymous = exchange.caller.authorization().is_none();
@@ -51,7 +52,8 @@ impl Gateway {
         let ping = if let Some(ping) = recent {
             ping
         } else {
-            let head = self.upstream.ping(&exchange.caller).await?;
+            let caller = if is_anonymous { &Caller::default() } else { &exchange.caller };
+            let head = self.upstream.ping(caller).await?;
             let ping = Ping { status: head.status, headers: head.headers };
             if is_anonymous && matches!(ping.status, StatusCode::OK | StatusCode::UNAUTHORIZED) {
                 self.pings.remember(&ping);

@@ -109,10 +109,11 @@ impl Exchange {
         *stale = Some(stale.map_or(age, |known| known.max(age)));
     }
 
-    /// Says on an answer how old what it rests on is, if the upstream was not asked.
-    pub(super) fn mark(&self, answer: &mut HeaderMap) {
-        if let Some(age) = *self.stale.lock().unwrap_or_else(PoisonError::into_inner) {
+    /// Says on an answer, and in the log, how old what it rests on is, if the upstream was not asked.
+    pub(super) fn mark(&mut self, answer: &mut HeaderMap) {
+        if let Some(age) = *self.stale.get_mut().unwrap_or_else(PoisonError::into_inner) {
             mark_stale(answer, age);
+            self.record.outcome.cache = Some("stale");
         }
     }
 

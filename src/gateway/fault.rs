@@ -117,6 +117,7 @@ impl Fault {
                 | Failure::WrongLength { .. }
                 | Failure::Coded { .. }
                 | Failure::TooLarge { .. }
+                | Failure::Unreadable { .. }
                 | Failure::RedirectRefused { .. }
                 | Failure::RealmRefused { .. }
                 | Failure::TooPrivate { .. }

@@ -22,6 +22,7 @@ mod metrics;
 mod push;
 mod record;
 mod referrers;
+pub mod refresh;
 mod resolve;
 mod respond;
 pub mod route;
@@ -261,7 +262,7 @@ impl Gateway {
             Route::Blob { repository, digest } => self.blob(exchange, repository, digest).await,
             Route::Referrers { repository, digest } => self.referrers(exchange, repository, digest).await,
             Route::Other => self.other(exchange).await,
-            Route::Upload => self.forward(exchange).await,
+            Route::Upload => self.upload_state(exchange).await,
             Route::LegacyImages { repository } => legacy::answer(&self.shared.refusals, exchange, &repository),
             Route::Token => Err(Fault::NotFound),
         }
@@ -272,12 +273,16 @@ impl Gateway {
         let path = exchange.head.uri.path();
         let route = Route::of(path)?;
         let Some(name) = route::repository_in(path).map(str::to_owned) else { return Ok(route) };
-        if self.options.single_names == SingleNames::InLibrary && !name.contains('/') {
+        if self.is_in_library(&name) {
             let path = path.replacen(&name, &format!("library/{name}"), 1);
             exchange.ask_for(&path)?;
             return self.route(exchange);
         }
         if self.options.repositories.serve(&name) { Ok(route) } else { Err(Fault::RepositoryDenied(name)) }
+    }
+
+    fn is_in_library(&self, name: &str) -> bool {
+        self.options.single_names == SingleNames::InLibrary && !name.contains('/')
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Outcome {
     pub served: Option<Format>,
     /// Why.
     pub why: Option<&'static str>,
-    /// Whether the derived document was at hand.
+    /// Whether the derived document was at hand; `stale` where the upstream could not be asked for whatever was served.
     pub cache: Option<&'static str>,
     /// The digest of the stored document.
     pub source: Option<String>,

@@ -3,7 +3,7 @@
 //! Where permission comes from the upstream, an answer is one caller's and holds for him alone; where it comes from the
 //! gateway, it holds for everybody, and outlives an upstream that cannot be asked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +15,7 @@ use moka::Expiry;
 use moka::future::Cache;
 
 use crate::image::digest::Digest;
-use crate::image::reference::{Reference, Repository};
+use crate::image::reference::{Reference, Repository, Tag};
 use crate::upstream::{Caller, Failure, Permission, Resolved};
 
 use super::Gateway;
@@ -48,10 +48,19 @@ pub(super) struct Resolutions {
     process_key: [u8; 32],
     answers: Cache<Question, Answer>,
     absences: Cache<Question, Absence>,
-    /// By the pushes before it too: who asks after a push does not hear what was true before.
-    flights: Mutex<HashMap<(u64, Question), Flight>>,
+    /// By the moment too: who asks after a push or a refresh does not hear what was true before.
+    flights: Mutex<HashMap<(Moment, Question), Flight>>,
     /// How often something was pushed.
     pushes: AtomicU64,
+    /// How often a tag was refreshed.
+    refreshes: AtomicU64,
+}
+
+/// When a question is asked, by what happened before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Moment {
+    pushes: u64,
+    refreshes: u64,
 }
 
 #[derive(Clone)]
@@ -117,6 +126,7 @@ impl Resolutions {
                 .build(),
             flights: Mutex::default(),
             pushes: AtomicU64::new(0),
+            refreshes: AtomicU64::new(0),
         }
     }
 
@@ -127,19 +137,46 @@ impl Resolutions {
         self.absences.invalidate_all();
     }
 
-    fn pushes(&self) -> u64 {
-        self.pushes.load(Ordering::Acquire)
+    /// Forgets what this tag names, and that it names nothing, whoever was told so; says how many callers were. What is
+    /// being asked at this moment is not remembered.
+    async fn forget_tag(&self, repository: &Repository, tag: &Tag) -> usize {
+        self.refreshes.fetch_add(1, Ordering::AcqRel);
+        let reference = Reference::Tag(tag.clone());
+        let is_about_it =
+            |question: &Arc<Question>| question.repository == *repository && question.reference == reference;
+        let answers = self.answers.iter().filter(|(_, answer)| answer.pushes == self.now().pushes);
+        let absences = self.absences.iter().filter(|(_, absence)| absence.pushes == self.now().pushes);
+        let questions = answers.map(|(question, _)| question).chain(absences.map(|(question, _)| question));
+        let forgotten: HashSet<Arc<Question>> = questions.filter(is_about_it).collect();
+        for question in &forgotten {
+            self.forget_question(question).await;
+        }
+        forgotten.len()
+    }
+
+    async fn forget_question(&self, question: &Question) {
+        self.answers.invalidate(question).await;
+        self.absences.invalidate(question).await;
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        let [pushes, refreshes] = [&self.pushes, &self.refreshes].map(|count| count.load(Ordering::Acquire));
+        Moment { pushes, refreshes }
+    }
+
+    fn is_over(&self, moment: Moment) -> bool {
+        self.now().refreshes != moment.refreshes
     }
 
     async fn answer(&self, question: &Question) -> Option<Answer> {
-        self.answers.get(question).await.filter(|answer| answer.pushes == self.pushes())
+        self.answers.get(question).await.filter(|answer| answer.pushes == self.now().pushes)
     }
 
     async fn absence(&self, question: &Question) -> Option<Absence> {
-        self.absences.get(question).await.filter(|absence| absence.pushes == self.pushes())
+        self.absences.get(question).await.filter(|absence| absence.pushes == self.now().pushes)
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<(u64, Question), Flight>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<(Moment, Question), Flight>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -187,14 +224,14 @@ impl Gateway {
     /// The upstream let everybody see this document just now. Where permission comes from the gateway, that holds for a
     /// while.
     pub(super) async fn note_permission(&self, caller: &Caller, repository: &Repository, digest: &Digest) {
-        self.note_permission_of(caller, repository, digest, self.resolutions.pushes()).await;
+        self.note_permission_of(caller, repository, digest, self.resolutions.now()).await;
     }
 
-    async fn note_permission_of(&self, caller: &Caller, repository: &Repository, digest: &Digest, pushes: u64) {
+    async fn note_permission_of(&self, caller: &Caller, repository: &Repository, digest: &Digest, moment: Moment) {
         if self.upstream.permission() == Permission::Gateway {
             let resolved = Resolved { digest: digest.clone(), bytes: None };
             let question = self.question(caller, repository, &Reference::Digest(digest.clone()));
-            self.remember(caller, question, Arc::new(resolved), pushes).await;
+            self.remember(caller, question, Arc::new(resolved), moment).await;
         }
     }
 
@@ -221,10 +258,10 @@ impl Gateway {
         let asked = if is_known { Asked::Revalidated } else { Asked::Miss };
         let gateway = self.upstream.permission() == Permission::Gateway;
         if !gateway && self.options.tags.ttl_of(&question.reference).is_zero() {
-            let answer = Arc::clone(self).ask_now(caller.clone(), question, self.resolutions.pushes()).await;
+            let answer = Arc::clone(self).ask_now(caller.clone(), question, self.resolutions.now()).await;
             return ((Remembered::Tag, Asked::Bypass), answer);
         }
-        let key = (self.resolutions.pushes(), question);
+        let key = (self.resolutions.now(), question);
         let (asked, flight) = self.join(asked, caller, &key);
         let answer = match flight.await {
             Some(answer) => answer,
@@ -235,7 +272,7 @@ impl Gateway {
     }
 
     /// The question that is being asked already, or this one as the first to ask it.
-    fn join(self: &Arc<Self>, asked: Asked, caller: &Caller, key: &(u64, Question)) -> (Asked, Flight) {
+    fn join(self: &Arc<Self>, asked: Asked, caller: &Caller, key: &(Moment, Question)) -> (Asked, Flight) {
         let mut flights = self.resolutions.flights();
         if let Some(flight) = flights.get(key) {
             return (Asked::Coalesced, flight.clone());
@@ -246,11 +283,11 @@ impl Gateway {
     }
 
     /// Asks on a task of its own, which no client can cancel.
-    fn take_off(self: Arc<Self>, caller: Caller, key: (u64, Question)) -> Flight {
+    fn take_off(self: Arc<Self>, caller: Caller, key: (Moment, Question)) -> Flight {
         let work = async move {
             let landing = Landing { gateway: &self, key: &key };
-            let (pushes, question) = key.clone();
-            let answer = Arc::clone(&self).ask_now(caller, question, pushes).await;
+            let (moment, question) = key.clone();
+            let answer = Arc::clone(&self).ask_now(caller, question, moment).await;
             drop(landing);
             answer
         };
@@ -261,46 +298,60 @@ impl Gateway {
         self: Arc<Self>,
         caller: Caller,
         question: Question,
-        pushes: u64,
+        moment: Moment,
     ) -> Result<Arc<Resolved>, Failure> {
         let asked = self.upstream.resolve(&caller, &question.repository, &question.reference).await.map(Arc::new);
         match &asked {
             Ok(resolved) => {
                 self.resolutions.absences.invalidate(&question).await;
                 if let Reference::Tag(_) = question.reference {
-                    self.note_permission_of(&caller, &question.repository, &resolved.digest, pushes).await;
+                    self.note_permission_of(&caller, &question.repository, &resolved.digest, moment).await;
                 }
                 // The bytes, where they had to be read, go to the memory of documents; here they would be weighed by nobody.
                 let remembered = Arc::new(Resolved { bytes: None, ..(**resolved).clone() });
-                self.remember(&caller, question, remembered, pushes).await;
+                self.remember(&caller, question, remembered, moment).await;
             }
-            Err(failure) => self.remember_refusal(question, failure, pushes).await,
+            Err(failure) => self.remember_refusal(question, failure, moment).await,
         }
         asked
     }
 
-    async fn remember(&self, caller: &Caller, question: Question, resolved: Arc<Resolved>, pushes: u64) {
+    async fn remember(&self, caller: &Caller, question: Question, resolved: Arc<Resolved>, moment: Moment) {
         let tags = &self.options.tags;
         let stale = tags.stale_life(self.upstream.permission());
         let validity = Validity::new(Instant::now(), tags.ttl_of(&question.reference), stale, self.life_of(caller));
-        if !validity.whole().is_zero() {
-            self.resolutions.answers.insert(question, Answer { resolved, validity, pushes }).await;
+        if validity.whole().is_zero() || self.resolutions.is_over(moment) {
+            return;
+        }
+        let answer = Answer { resolved, validity, pushes: moment.pushes };
+        self.resolutions.answers.insert(question.clone(), answer).await;
+        self.reconsider(&question, moment).await;
+    }
+
+    /// Forgets an answer to a question that was asked before a refresh which came while it was written down.
+    async fn reconsider(&self, question: &Question, moment: Moment) {
+        if self.resolutions.is_over(moment) {
+            self.resolutions.forget_question(question).await;
         }
     }
 
+    /// Forgets what this tag names, whoever asked; says how many callers did.
+    pub(super) async fn forget_tag(&self, repository: &Repository, tag: &Tag) -> usize {
+        self.resolutions.forget_tag(repository, tag).await
+    }
+
     /// A refusal ends what was allowed before; that there is nothing is repeated for a while. No other refusal is.
-    async fn remember_refusal(&self, question: Question, failure: &Failure, pushes: u64) {
+    async fn remember_refusal(&self, question: Question, failure: &Failure, moment: Moment) {
         let is_absent = failure.is_not_found();
         let keeps = is_absent && self.options.tags.on_404 == OnMissing::Stale;
         if failure.may_be_absence() && !keeps || failure.status() == Some(StatusCode::UNAUTHORIZED) {
             self.resolutions.answers.invalidate(&question).await;
         }
         let life = self.options.tags.negative_ttl_of(&question.reference);
-        if is_absent && !life.is_zero() {
-            self.resolutions
-                .absences
-                .insert(question, Absence { failure: Arc::new(failure.clone()), life, pushes })
-                .await;
+        if is_absent && !life.is_zero() && !self.resolutions.is_over(moment) {
+            let absence = Absence { failure: Arc::new(failure.clone()), life, pushes: moment.pushes };
+            self.resolutions.absences.insert(question.clone(), absence).await;
+            self.reconsider(&question, moment).await;
         }
     }
 
@@ -324,7 +375,7 @@ impl Gateway {
 /// Takes a question off the list of those that are being asked, whatever became of it.
 struct Landing<'a> {
     gateway: &'a Gateway,
-    key: &'a (u64, Question),
+    key: &'a (Moment, Question),
 }
 
 impl Drop for Landing<'_> {

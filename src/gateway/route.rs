@@ -106,7 +106,8 @@ pub fn is_base(path: &str) -> bool {
 /// The repository that a path under `/v2/` is about, in the bytes that stand there, if it is about one.
 pub fn repository_in(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/v2/")?;
-    if let Some(name) = rest.strip_suffix("/tags/list") {
+    // Some registries do not mind a final slash.
+    if let Some(name) = rest.strip_suffix('/').unwrap_or(rest).strip_suffix("/tags/list") {
         return Some(name);
     }
     let ends = ["/manifests/", "/blobs/", "/referrers/"];
@@ -180,6 +181,7 @@ mod tests {
             "/v2/a/b/blobs/uploads/1-2".to_owned(),
             format!("/v2/a/b/referrers/{DIGEST}"),
             "/v2/a/b/tags/list".to_owned(),
+            "/v2/a/b/tags/list/".to_owned(),
         ] {
             assert_eq!(repository_in(&path), Some("a/b"), "{path}");
         }

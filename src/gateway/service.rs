@@ -68,9 +68,9 @@ pub struct Service {
 }
 
 /// The upstreams at one moment.
-struct Table {
-    routes: RouteTable,
-    gateways: Vec<Arc<Gateway>>,
+pub(super) struct Table {
+    pub(super) routes: RouteTable,
+    pub(super) gateways: Vec<Arc<Gateway>>,
     door: Option<Arc<Door>>,
     trusted_proxies: Vec<IpNet>,
 }
@@ -96,7 +96,7 @@ impl Service {
         Ok(())
     }
 
-    fn table(&self) -> Arc<Table> {
+    pub(super) fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -1,25 +1,34 @@
 //! `/token`: the upstream's token service, for clients that reach nothing but the gateway.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use crate::upstream::token::{TOKEN_BYTES_MAX, TokenAnswer, TokenRequest};
-use crate::upstream::{Failure, Refusal};
+use crate::upstream::{Caller, Failure, NOBODYS_TOKEN, Refusal};
 
 use super::body::Body;
 use super::exchange::Exchange;
 use super::fault::Fault;
-use super::{ChallengeMode, Gateway};
+use super::{Callers, ChallengeMode, Gateway, is_read_only};
+
+/// What is said of the life of a token that is never over.
+const NOBODYS_TOKEN_LIFE: Duration = Duration::from_secs(300);
 
 impl Gateway {
     /// Relays a token request to the realm that the upstream itself names; the request has no say in where it goes.
     pub(super) async fn answer_token(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
-        if self.options.challenge == ChallengeMode::Pass || exchange.caller.is_gateway() {
+        if self.options.challenge == ChallengeMode::Pass || self.options.callers == Callers::TheGateway {
             return Err(Fault::NotFound);
+        }
+        // Whoever has nothing to show is spoken for; in a form there may be something.
+        if exchange.caller.is_gateway() && is_read_only(&exchange.head.method) {
+            return Ok(nobodys_token());
         }
         let (method, parameters) = match exchange.head.method {
             Method::GET | Method::HEAD => {
@@ -28,7 +37,8 @@ impl Gateway {
             Method::POST => (Method::POST, pairs(&exchange.whole_body(TOKEN_BYTES_MAX).await?)?),
             _ => return Err(Fault::NotAllowed("a token is asked for by GET or POST".to_owned())),
         };
-        let request = TokenRequest { method, parameters, caller: exchange.caller.clone() };
+        let caller = if exchange.caller.is_gateway() { Caller::default() } else { exchange.caller.clone() };
+        let request = TokenRequest { method, parameters, caller };
         let answer = self.upstream.exchange_token(request).await?.ok_or(Fault::NotFound)?;
         if answer.status != StatusCode::OK {
             let TokenAnswer { status, headers, body } = answer;
@@ -48,6 +58,13 @@ fn pairs(encoded: &[u8]) -> Result<Vec<(String, String)>, Fault> {
     Ok(form_urlencoded::parse(encoded).into_owned().collect())
 }
 
+/// What a client shows that wants a token before it asks, and has no credentials: it counts as nothing.
+fn nobodys_token() -> Response<Body> {
+    let fields =
+        json!({"token": NOBODYS_TOKEN, "access_token": NOBODYS_TOKEN, "expires_in": NOBODYS_TOKEN_LIFE.as_secs()});
+    document(fields.to_string().into())
+}
+
 /// Docker up to 1.9 reads `token`, `OAuth2` clients read `access_token`: the answer has both.
 fn with_both_fields(answer: &TokenAnswer) -> Response<Body> {
     let body = match serde_json::from_slice::<Map<String, Value>>(&answer.body) {
@@ -63,6 +80,10 @@ fn with_both_fields(answer: &TokenAnswer) -> Response<Body> {
         // Not for the gateway to judge: the client will.
         Err(_) => answer.body.clone(),
     };
+    document(body)
+}
+
+fn document(body: Bytes) -> Response<Body> {
     let length = HeaderValue::from(body.len());
     let mut response = Response::new(Body::whole(body));
     let headers = response.headers_mut();

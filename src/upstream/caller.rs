@@ -11,6 +11,9 @@ use sha2::{Digest as _, Sha256};
 /// as no credentials, because registries answer it with 401 where they would serve an anonymous caller.
 const EMPTY_BASIC: &str = "Og==";
 
+/// A token that says that there is nobody: for clients that show one to whoever challenged them, be it for nothing.
+pub const NOBODYS_TOKEN: &str = "nobody";
+
 /// A caller of the upstream: a client with the credentials that it sent, or none; or the gateway itself.
 #[derive(Clone)]
 pub struct Caller(Kind);
@@ -31,7 +34,7 @@ impl Default for Caller {
 impl Caller {
     /// The caller that these request headers speak for.
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        let authorization = headers.get(AUTHORIZATION).filter(|value| !is_empty_basic(value)).cloned();
+        let authorization = headers.get(AUTHORIZATION).filter(|value| !is_nobody(value)).cloned();
         Self::new(authorization)
     }
 
@@ -112,11 +115,12 @@ impl fmt::Debug for Caller {
     }
 }
 
-fn is_empty_basic(value: &HeaderValue) -> bool {
+fn is_nobody(value: &HeaderValue) -> bool {
     let Some((scheme, credentials)) = value.to_str().ok().and_then(|text| text.split_once(' ')) else {
         return false;
     };
-    scheme.eq_ignore_ascii_case("basic") && credentials.trim() == EMPTY_BASIC
+    let is = |name, nobodys| scheme.eq_ignore_ascii_case(name) && credentials.trim() == nobodys;
+    is("basic", EMPTY_BASIC) || is("bearer", NOBODYS_TOKEN)
 }
 
 #[cfg(test)]
@@ -130,10 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn empty_basic_is_nobody() {
+    fn what_names_nobody_is_nobody() {
         assert!(caller("Basic Og==").authorization().is_none());
         assert!(caller("basic  Og==").authorization().is_none());
+        assert!(caller("Bearer nobody").authorization().is_none());
         assert!(caller("Basic dTpw").authorization().is_some());
+        assert!(caller("Bearer nobodys").authorization().is_some());
     }
 
     #[test]

@@ -64,6 +64,12 @@ pub enum Failure {
         /// The coding.
         coding: String,
     },
+    /// A document is not in the form that it should have.
+    #[error("the upstream's {what} cannot be read")]
+    Unreadable {
+        /// `catalogue`.
+        what: &'static str,
+    },
     /// A document is larger than the gateway reads.
     #[error("the upstream's {what} is larger than the limit of {bytes_max} bytes")]
     TooLarge {
@@ -147,6 +153,7 @@ impl Failure {
             Self::Coded { coding } => {
                 format!("the registry {authority} sent a manifest in the content coding `{coding}`, asked for none")
             }
+            Self::Unreadable { what } => format!("the {what} of the registry {authority} cannot be read"),
             Self::TooLarge { what, bytes_max } => {
                 format!("the {what} of the registry {authority} is larger than the limit of {bytes_max} bytes")
             }

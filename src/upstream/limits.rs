@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Origin;
 
 use super::breaker::{Admission, Breaker, BreakerPolicy, Verdict};
-use super::metrics::{Meter, Metrics, Operation};
+use super::metrics::{Meter, Metrics, Operation, RedirectAction};
 use super::pace::Pace;
 use super::rate_limit::{CoolDown, Reading, whole_seconds};
 use super::{Failure, Options};
@@ -126,6 +126,11 @@ impl Traffic {
             signals: Mutex::new(signals),
             meter: Meter::new(name, metrics),
         }
+    }
+
+    /// Counts a redirect.
+    pub(super) fn note_redirect(&self, action: RedirectAction) {
+        self.meter.redirected(action);
     }
 
     /// Sends a request when its turn comes, and learns from the answer. What goes to another origin is none of the

@@ -18,6 +18,7 @@ use super::rate_limit::Reading;
 pub struct Metrics {
     requests: Family<Answered, Counter>,
     errors: Family<Error, Counter>,
+    redirects: Family<Redirected, Counter>,
     rate_limit_limit: Family<Named, Gauge<u64, AtomicU64>>,
     rate_limit_remaining: Family<Named, Gauge<u64, AtomicU64>>,
     breaker_state: Family<Named, Gauge>,
@@ -37,6 +38,33 @@ struct Error {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Redirected {
+    upstream: String,
+    action: &'static str,
+}
+
+/// What became of a redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedirectAction {
+    /// It went to the client.
+    Passed,
+    /// The gateway went there.
+    Followed,
+    /// It leads to where nobody is led.
+    Refused,
+}
+
+impl RedirectAction {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Followed => "followed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Named {
     upstream: String,
 }
@@ -48,6 +76,8 @@ impl Metrics {
         registry.register("upstream_requests", "Answers of upstreams, by what was asked and their status", requests);
         let errors = self.errors.clone();
         registry.register("upstream_errors", "Requests to upstreams that brought nothing, by what went wrong", errors);
+        let redirects = self.redirects.clone();
+        registry.register("redirects", "Redirects by upstreams, by what became of them", redirects);
         let remaining = self.rate_limit_remaining.clone();
         registry.register(
             "upstream_rate_limit_remaining",
@@ -102,6 +132,11 @@ impl Meter {
     fn failed_by(&self, kind: &'static str) {
         let label = Error { upstream: self.upstream.clone(), r#type: kind };
         self.metrics.errors.get_or_create(&label).inc();
+    }
+
+    pub(super) fn redirected(&self, action: RedirectAction) {
+        let label = Redirected { upstream: self.upstream.clone(), action: action.as_str() };
+        self.metrics.redirects.get_or_create(&label).inc();
     }
 
     pub(super) fn reads(&self, reading: &Reading) {

@@ -48,12 +48,12 @@ pub use authentication::{Authentication, Secret};
 pub use body::StreamedBody;
 use body::UploadBody;
 pub use breaker::BreakerPolicy;
-pub use caller::Caller;
+pub use caller::{Caller, NOBODYS_TOKEN};
 pub use failure::{Failure, Refusal};
 pub use guard::Names;
 use limits::Traffic;
 pub use limits::{Limits, Permission};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, RedirectAction};
 pub use proxy::{Proxies, ProxyUse};
 use redirect::{Freight, Journey};
 pub use redirect::{Reach, Redirects, is_redirect};
@@ -391,11 +391,24 @@ impl Upstream {
     /// Where the answer to a forwarded request redirects to. Refused where no upstream may lead anybody: from https to
     /// http, to another scheme, to an address that is more private than its own.
     pub async fn redirect_target(&self, path: &str, headers: &HeaderMap) -> Result<Url, Failure> {
+        let target = self.checked_target(path, headers).await;
+        if target.is_err() {
+            self.note_redirect(RedirectAction::Refused);
+        }
+        target
+    }
+
+    async fn checked_target(&self, path: &str, headers: &HeaderMap) -> Result<Url, Failure> {
         let target = redirect::next_hop(&self.endpoint(path, None), headers)?;
         if !self.is_own(&target) {
             self.transport.check_target(&target).await?;
         }
         Ok(target)
+    }
+
+    /// Counts a redirect that was looked at.
+    pub fn note_redirect(&self, action: RedirectAction) {
+        self.transport.traffic.note_redirect(action);
     }
 
     /// Whether the gateway follows a redirect of a blob to there, for a client of this reach, or lets the client do it.

@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::negotiate::Glob;
 
+use super::metrics::RedirectAction;
 use super::transport::Transport;
 use super::{Caller, Failure, headers};
 
@@ -82,13 +83,30 @@ pub(super) async fn follow(transport: &Transport, journey: Journey<'_>) -> Resul
     if !is_redirect(answer.status()) {
         return Ok(answer);
     }
-    let first = next_hop(&journey.url, answer.headers())?;
-    travel(transport, &journey, first, Freight::Document).await
+    match next_hop(&journey.url, answer.headers()) {
+        Ok(first) => travel(transport, &journey, first, Freight::Document).await,
+        Err(refusal) => {
+            transport.traffic.note_redirect(RedirectAction::Refused);
+            Err(refusal)
+        }
+    }
 }
 
 /// Follows redirects from the first one's target on. Credentials stay with the origin (scheme, host and port) that they
 /// were given for, and a fetch that began under TLS never leaves it.
 pub(super) async fn travel(
+    transport: &Transport,
+    journey: &Journey<'_>,
+    first: Url,
+    freight: Freight,
+) -> Result<Response<reqwest::Body>, Failure> {
+    let travelled = hop_by_hop(transport, journey, first, freight).await;
+    let is_refused = matches!(travelled, Err(Failure::RedirectRefused { .. } | Failure::TooPrivate { .. }));
+    transport.traffic.note_redirect(if is_refused { RedirectAction::Refused } else { RedirectAction::Followed });
+    travelled
+}
+
+async fn hop_by_hop(
     transport: &Transport,
     journey: &Journey<'_>,
     first: Url,

@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use schemabridge::gateway::door::{Door, DoorOptions};
 use schemabridge::gateway::service::ServiceOptions;
 use schemabridge::gateway::{
-    Callers, ChallengeMode, IndexLimits, Options, Pushes, RepositoryRules, Service, SingleNames, TagPolicy,
+    Callers, Catalog, ChallengeMode, IndexLimits, Options, Pushes, RepositoryRules, Service, SingleNames, TagPolicy,
 };
 use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Treatment, WithoutAccept};
 use schemabridge::server;
@@ -54,6 +54,30 @@ impl Setup {
     /// No upstream is meant where a request does not say which.
     pub fn without_default(self) -> Self {
         self.with_all(|options| options.site.default = None)
+    }
+
+    /// The prefix that clients may write before the upstream's repositories.
+    pub fn prefix(self, prefix: &str) -> Self {
+        let prefix = prefix.to_owned();
+        self.with_all(|options| options.site.upstreams[0].1.prefix = Some(prefix))
+    }
+
+    /// Gives everybody what the gateway itself may see at each upstream so far.
+    pub fn permission_from_the_gateway_everywhere(self) -> Self {
+        self.with_all(|all| all.site.upstreams.iter_mut().for_each(|(options, _)| ask_for_everybody(options)))
+    }
+
+    /// A request without credentials is the gateway's, with these; any other has its own.
+    pub fn anonymous_as_gateway(self, authentication: Authentication) -> Self {
+        self.with(|options| {
+            options.callers = Callers::ThemselvesOrTheGateway;
+            options.upstream.authentication = authentication;
+        })
+    }
+
+    /// Answers the list of all repositories where the gateway speaks for its clients.
+    pub fn catalog(self) -> Self {
+        self.with(|options| options.catalog = Catalog::Filtered)
     }
 
     /// Serves only what matches one of the first and none of the second.
@@ -107,12 +131,7 @@ impl Setup {
 
     /// Gives everybody what the gateway itself may see: what the upstream said once holds for all, and an hour long.
     pub fn permission_from_the_gateway(self) -> Self {
-        self.with(|options| {
-            options.callers = Callers::TheGateway;
-            options.upstream.authentication = Authentication::Anonymous;
-            options.upstream.permission = Permission::Gateway;
-            options.tags = TagPolicy { ttl: Duration::from_secs(3600), ..TagPolicy::under(Permission::Gateway) };
-        })
+        self.with(ask_for_everybody)
     }
 
     /// Goes by what the upstream said before as this policy says.
@@ -251,14 +270,22 @@ impl Setup {
         };
         let mut metrics = Registry::with_prefix("schemabridge");
         gateway.shared().register_metrics(&mut metrics);
-        let serving = tokio::spawn(server::serve(listener, gateway, shutdown));
-        Gateway { address, metrics, stop: Some(stop), serving: Some(serving) }
+        let serving = tokio::spawn(server::serve(listener, Arc::clone(&gateway), shutdown));
+        Gateway { address, service: gateway, metrics, stop: Some(stop), serving: Some(serving) }
     }
+}
+
+fn ask_for_everybody(options: &mut Options) {
+    options.callers = Callers::TheGateway;
+    options.upstream.authentication = Authentication::Anonymous;
+    options.upstream.permission = Permission::Gateway;
+    options.tags = TagPolicy { ttl: Duration::from_secs(3600), ..TagPolicy::under(Permission::Gateway) };
 }
 
 /// A running gateway. Ends when dropped; [`Gateway::stop`] waits until it has ended.
 pub struct Gateway {
     address: SocketAddr,
+    service: Arc<Service>,
     metrics: Registry,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
@@ -272,6 +299,11 @@ impl Gateway {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The gateway without its listener.
+    pub fn service(&self) -> &Service {
+        &self.service
     }
 
     /// What it counted so far under this name and these labels, as Prometheus reads it.

@@ -1,0 +1,46 @@
+//! Asking a running gateway at its admin listener.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::Failure;
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// More than any answer to a command takes, in bytes.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// An answer of the admin listener.
+pub(super) struct Answer {
+    /// Its first line.
+    pub(super) status_line: String,
+    /// Its text.
+    pub(super) text: String,
+}
+
+impl Answer {
+    /// The gateway did what it was asked for.
+    pub(super) fn is_ok(&self) -> bool {
+        self.status_line.starts_with("HTTP/1.1 200 ")
+    }
+}
+
+/// Sends one request; `target` is path and query.
+pub(super) fn ask(address: SocketAddr, method: &str, target: &str) -> Result<Answer, Failure> {
+    let received = exchange(address, method, target)
+        .map_err(|error| format!("no answer from the admin listener at {address}: {error}"))?;
+    let received = String::from_utf8_lossy(&received);
+    let (head, text) = received.split_once("\r\n\r\n").unwrap_or((&received, ""));
+    let status_line = head.lines().next().unwrap_or_default().to_owned();
+    Ok(Answer { status_line, text: text.to_owned() })
+}
+
+fn exchange(address: SocketAddr, method: &str, target: &str) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    write!(stream, "{method} {target} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    Ok(answer)
+}
