@@ -19,6 +19,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use url::Url;
 
 use crate::commands::complaint;
 use crate::door::{ALICE, ALICES};
@@ -77,17 +78,17 @@ fn door_for_certificates() -> DoorOptions {
 /// A client within TLS, which takes sessions up again where it can.
 struct Secure {
     config: Arc<ClientConfig>,
-    shown: Arc<Shown>,
+    card: Arc<Card>,
 }
 
 /// What a client shows: its certificate, until it is told to hide it.
 #[derive(Debug)]
-struct Shown {
+struct Card {
     certificate: Option<Arc<CertifiedKey>>,
     hidden: AtomicBool,
 }
 
-impl ResolvesClientCert for Shown {
+impl ResolvesClientCert for Card {
     fn resolve(&self, _authorities: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.certificate.clone().filter(|_| !self.hidden.load(Ordering::SeqCst))
     }
@@ -107,19 +108,19 @@ impl Secure {
             let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
             Arc::new(CertifiedKey::from_der(chain, key, &provider).unwrap())
         });
-        let shown = Arc::new(Shown { certificate, hidden: AtomicBool::new(false) });
+        let card = Arc::new(Card { certificate, hidden: AtomicBool::new(false) });
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(roots)
-            .with_client_cert_resolver(Arc::clone(&shown) as _);
+            .with_client_cert_resolver(Arc::clone(&card) as _);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Self { config: Arc::new(config), shown }
+        Self { config: Arc::new(config), card }
     }
 
     /// Shows no certificate any more.
     fn hide(&self) {
-        self.shown.hidden.store(true, Ordering::SeqCst);
+        self.card.hidden.store(true, Ordering::SeqCst);
     }
 
     async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
@@ -244,8 +245,9 @@ async fn what_clients_are_told_to_ask_next_is_https() {
     let client = authorities.client(&TLS13, None);
     let upload = Call::new("POST", "/v2/app/blobs/uploads/").body("");
     let begun = client.reply(&gateway, &upload).await;
-    let location = begun.header("location").unwrap_or_default();
-    assert!(!location.starts_with("http:"), "{} {location}", begun.status);
+    let asked: Url = format!("https://{}/v2/app/blobs/uploads/", gateway.address()).parse().unwrap();
+    let next = asked.join(begun.header("location").unwrap()).unwrap();
+    assert_eq!((begun.status, next.origin()), (202, asked.origin()), "{next}");
     let challenge = format!("Bearer realm=\"{}/token\",service=\"registry\"", upstream.url());
     let refusal = Answer::error(401, "UNAUTHORIZED", "no").header("WWW-Authenticate", &challenge);
     upstream.when("GET", "/v2/").answer(refusal);
@@ -333,6 +335,27 @@ async fn the_flags_make_a_gateway_that_goes_by_certificates() {
     }
     raw(gateway.address, b"GET /v2/ HTTP/1.1\r\nHost: gateway.test\r\n\r\n").await;
     gateway.logged("a TLS connection did not come about").await;
+}
+
+#[tokio::test]
+async fn changed_names_in_the_file_need_no_restart() {
+    let (authorities, upstream) = (Authorities::new(), upstream().await);
+    let own = authorities.own.issue(&["gateway.test"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write = |name: &str| {
+        let tls = [("tls_cert", &own.chain), ("tls_key", &own.key), ("client_ca", &authorities.clients.file())];
+        let tls = tls.map(|(key, file)| format!("{key} = '{}'\n", file.display())).concat();
+        let upstream = format!("[[upstream]]\nname = 'corp'\nurl = '{}'\n", upstream.url());
+        std::fs::write(file.path(), format!("client_names = ['{name}']\n{tls}{upstream}")).unwrap();
+    };
+    write("seven.ci.example");
+    let gateway = Process::serve(&["--config", text(file.path()), "--store", "memory:"], &[]).await;
+    let client = authorities.client(&TLS13, Some(&authorities.clients.issue(&["seven.ci.example"])));
+    let call = get(&basic("ann", "pw"));
+    assert_eq!(client.ask(gateway.address, &call).await.unwrap().1.status, 200);
+    write("eight.ci.example");
+    gateway.logged("the configuration was read again and is in force").await;
+    assert_eq!(client.ask(gateway.address, &call).await.unwrap().1.status, 403);
 }
 
 #[tokio::test]
