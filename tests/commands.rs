@@ -22,7 +22,7 @@ async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
 }
 
 /// What a command that cannot do what is asked says: exit 1, nothing on standard output, one line on standard error.
-async fn complaint(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+pub async fn complaint(arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let output = run(arguments, environment).await;
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");

@@ -22,8 +22,8 @@ use crate::support::{basic, patiently};
 const TAGGED: &str = "/v2/app/manifests/latest";
 
 // Made by the C library's `crypt` of these passwords.
-const ALICE: &str = "alice:$2y$04$abcdefghijklmnopqrstuujZkTwHUiJ9XdZPwKfcfDo7dMp5DjlTu\n";
-const ALICES: &str = "wonderland";
+pub const ALICE: &str = "alice:$2y$04$abcdefghijklmnopqrstuujZkTwHUiJ9XdZPwKfcfDo7dMp5DjlTu\n";
+pub const ALICES: &str = "wonderland";
 const BOB: &str = "bob:$2b$05$KwdfDTi5HR6XY43D3e59sufzXrqDlYRT8lvJH0dwB/IF4ie5xsSXm\n";
 const BOBS: &str = "builder";
 const TOKEN: &str = "c2VjcmV0LXRva2VuLW9mLXRoZS1jaS1ydW5uZXI";

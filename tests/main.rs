@@ -15,6 +15,7 @@ mod containment;
 mod crash;
 mod credentials;
 mod door;
+mod door_tls;
 mod editions;
 mod faults;
 mod freshness;

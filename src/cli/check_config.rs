@@ -5,7 +5,7 @@ use clap::{Args, CommandFactory};
 use crate::config::ServeArguments;
 use crate::config::file::File;
 
-use super::{CommandLine, Commands, Failure, print};
+use super::{CommandLine, Commands, Failure, print, serve};
 
 /// The flags of `serve`, and one.
 #[derive(Args, Debug)]
@@ -25,5 +25,6 @@ pub(super) fn run(arguments: &Arguments, file: &File, line: &CommandLine) -> Res
     }
     let options = arguments.serve.options(file)?;
     options.site.check()?;
+    serve::tls(&arguments.serve)?;
     print(crate::config::in_force(&line.flags()?, &arguments.serve.gateway.tables(file)?, file, &options).as_bytes())
 }

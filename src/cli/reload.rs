@@ -85,7 +85,7 @@ fn again(line: &CommandLine, before: &ServeArguments, service: &Service) -> Resu
     let Command::Serve(arguments) = commands.command else { return Ok(()) };
     service.change(arguments.site(&file)?)?;
     if arguments.start_only() != before.start_only() {
-        tracing::warn!("addresses, store, memory, key or log were changed: that takes effect with the next start");
+        tracing::warn!("addresses, TLS, store, memory, key or log were changed: that takes effect with the next start");
     }
     Ok(())
 }

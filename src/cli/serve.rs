@@ -16,9 +16,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::file::File;
+use crate::config::tls::TlsFiles;
 use crate::config::{LogFormat, ServeArguments, unknown_variables};
 use crate::gateway::service::ServiceOptions;
 use crate::gateway::{Service, StartError};
+use crate::server::Listener;
+use crate::server::tls::{HANDSHAKE_TIMEOUT, Tls, TlsOptions};
 use crate::{admin, server};
 
 use super::{CommandLine, Commands, Failure, log, reload};
@@ -51,6 +54,7 @@ pub(super) fn run(arguments: ServeArguments, file: File, line: CommandLine) -> R
 }
 
 async fn serve(arguments: ServeArguments, options: ServiceOptions, line: CommandLine) -> Result<(), Failure> {
+    let tls = tls(&arguments)?;
     let mut listeners = Vec::new();
     for address in &arguments.listen {
         listeners.push(listen("--listen", *address)?);
@@ -64,6 +68,7 @@ async fn serve(arguments: ServeArguments, options: ServiceOptions, line: Command
     for listener in listeners {
         let address = listener.local_addr()?;
         tracing::info!(%address, upstreams, %store, "listening");
+        let listener = Listener::new(listener, tls.clone());
         running.spawn(server::serve(listener, Arc::clone(&service), stop.clone().cancelled_owned()));
     }
     tracing::info!(address = %admin.local_addr()?, "admin listening");
@@ -88,6 +93,13 @@ async fn serve(arguments: ServeArguments, options: ServiceOptions, line: Command
     stop.cancel();
     running.wait().await;
     Ok(())
+}
+
+/// TLS to clients, with its files read, if there is to be any.
+pub(super) fn tls(arguments: &ServeArguments) -> Result<Option<Tls>, Failure> {
+    let Some(TlsFiles { chain, key, client_authorities }) = arguments.tls.files()? else { return Ok(None) };
+    let options = TlsOptions { chain, key, client_authorities, handshake_timeout: HANDSHAKE_TIMEOUT };
+    Ok(Some(Tls::read(&options).map_err(|reason| format!("TLS to clients: {reason}"))?))
 }
 
 /// Where the upstreams are, for the line that says what the gateway stands in front of.

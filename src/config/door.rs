@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::gateway::door::{self, Anonymous, Anyone, Credentials, Door, DoorOptions, Entrance, Plan};
+use crate::gateway::door::{self, Anonymous, Anyone, Credentials, Door, DoorOptions, Entrance, NamePattern, Plan};
 use crate::gateway::{Callers, Options};
 use crate::upstream::Authentication;
 use crate::upstream::route::RouteNames;
@@ -30,9 +30,9 @@ pub struct DoorArguments {
 }
 
 impl DoorArguments {
-    /// The door that they describe, if it is one.
-    pub(super) fn door(&self) -> Result<Option<Arc<Door>>, Unusable> {
-        let options = self.options();
+    /// The door that they describe with these names in client certificates, if it is one.
+    pub(super) fn door(&self, certificates: &[NamePattern]) -> Result<Option<Arc<Door>>, Unusable> {
+        let options = self.options(certificates);
         if options.htpasswd.is_none() && options.tokens.is_none() && options.certificates.is_empty() {
             return Ok(None);
         }
@@ -40,11 +40,11 @@ impl DoorArguments {
         Ok(Some(Arc::new(door)))
     }
 
-    fn options(&self) -> DoorOptions {
+    fn options(&self, certificates: &[NamePattern]) -> DoorOptions {
         DoorOptions {
             htpasswd: self.htpasswd.clone(),
             tokens: self.tokens_file.clone(),
-            certificates: Vec::new(),
+            certificates: certificates.to_vec(),
             anonymous: if self.allow_anonymous { Anonymous::MayPull } else { Anonymous::Refused },
         }
     }

@@ -7,6 +7,7 @@ mod door;
 pub mod file;
 mod keys;
 pub mod tables;
+pub mod tls;
 pub(crate) mod values;
 
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ use door::DoorArguments;
 use file::File;
 pub use keys::{documentation, flags_in_force};
 use tables::{BlobCacheTable, UpstreamTable};
+use tls::TlsArguments;
 
 /// The prefix of every environment variable that is ours.
 const PREFIX: &str = "SCHEMABRIDGE_";
@@ -48,6 +50,10 @@ pub struct ServeArguments {
     /// Where clients connect: an address and a port; repeatable
     #[arg(long, env = "SCHEMABRIDGE_LISTEN", value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:5000", value_parser = values::address)]
     pub listen: Vec<SocketAddr>,
+
+    /// How clients connect, and what they show.
+    #[command(flatten)]
+    pub tls: TlsArguments,
 
     /// Who may come in.
     #[command(flatten)]
@@ -92,7 +98,7 @@ impl ServeArguments {
     }
 
     fn with_door(&self, site: Site) -> Result<Site, Unusable> {
-        let door = self.door.door()?;
+        let door = self.door.door(self.tls.client_names()?)?;
         self.door.check(door.as_deref(), &self.listen, &site.upstreams)?;
         Ok(Site { door, ..site })
     }
@@ -102,7 +108,8 @@ impl ServeArguments {
         let (gateway, bounds) = (&self.gateway, self.bounds.bounds());
         let store = (gateway.store.store.clone(), gateway.store.store_endpoint.clone(), bounds);
         let memory = (gateway.cache_size, gateway.signing_key.clone());
-        (self.listen.clone(), self.admin_listen, store, memory, self.log_format, self.log_level)
+        let connections = (self.listen.clone(), self.tls.files().ok(), self.admin_listen);
+        (connections, store, memory, self.log_format, self.log_level)
     }
 }
 
@@ -391,6 +398,14 @@ pub enum Unusable {
     /// Who may come in cannot be told, or it would be unsafe.
     #[error("{0}")]
     Door(String),
+    /// What is said of TLS to clients is only half of it.
+    #[error("{said} is there without {lacking}")]
+    Half {
+        /// What is there.
+        said: &'static str,
+        /// What is not, and what it is for.
+        lacking: &'static str,
+    },
     /// What is said of a client.
     #[error("[[client]] number {number}: {reason}")]
     Client {

@@ -30,6 +30,17 @@ pub(super) struct Neighbour {
     pub(super) address: IpAddr,
     /// A proxy of the operator's, whose `X-Forwarded-*` headers are believed.
     pub(super) trusted: bool,
+    pub(super) transport: Transport,
+}
+
+/// How a request came to the gateway. Whoever accepts the connection puts it among the extensions of each request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Readable on the way.
+    #[default]
+    Plain,
+    /// Within TLS.
+    Tls,
 }
 
 /// One request and what is noted about it.
@@ -138,7 +149,7 @@ impl Exchange {
     }
 
     /// The gateway's URL as this client knows it, without a final slash: what the operator fixed, or the scheme that a
-    /// trusted proxy names with the client's own Host. Docker and go-containerregistry refuse a realm at an address
+    /// trusted proxy names, or else the connection's own, with the client's own Host. Docker and go-containerregistry refuse a realm at an address
     /// that is not the one they asked.
     pub(super) fn external_url(&self) -> Result<String, Fault> {
         if let Some(url) = &self.external_url {
@@ -150,9 +161,14 @@ impl Exchange {
 
     fn scheme(&self) -> &'static str {
         let named = self.head.headers.get(X_FORWARDED_PROTO).filter(|_| self.neighbour.trusted);
-        match named.map(|value| value.as_bytes().eq_ignore_ascii_case(b"https")) {
-            Some(true) => "https",
-            _ => "http",
+        let transport = match named.map(|value| value.as_bytes().eq_ignore_ascii_case(b"https")) {
+            Some(true) => Transport::Tls,
+            Some(false) => Transport::Plain,
+            None => self.neighbour.transport,
+        };
+        match transport {
+            Transport::Tls => "https",
+            Transport::Plain => "http",
         }
     }
 

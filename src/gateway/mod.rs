@@ -46,6 +46,7 @@ use crate::upstream::{self, Permission, RequestBody, Upstream};
 
 pub use body::Body;
 use door::Admission;
+pub use exchange::Transport;
 use exchange::{Exchange, Neighbour};
 use fault::Fault;
 pub use freshness::{OnMissing, TagPolicy, TagRule};

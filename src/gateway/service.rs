@@ -108,7 +108,7 @@ impl Service {
     {
         let table = self.table();
         let (mut head, body) = request.into_parts();
-        let neighbour = table.neighbour(peer);
+        let neighbour = table.neighbour(peer, &head);
         let admission = match table.admit(&mut head, neighbour).await {
             Ok(admission) => admission,
             Err(fault) => return refused(fault, &head),
@@ -163,9 +163,11 @@ impl Table {
         Ok(Self { gateways, routes, door: site.door, trusted_proxies: site.trusted_proxies })
     }
 
-    fn neighbour(&self, peer: SocketAddr) -> Neighbour {
+    fn neighbour(&self, peer: SocketAddr, head: &Parts) -> Neighbour {
         let address = peer.ip();
-        Neighbour { address, trusted: self.trusted_proxies.iter().any(|network| network.contains(&address)) }
+        let trusted = self.trusted_proxies.iter().any(|network| network.contains(&address));
+        let transport = head.extensions.get().copied().unwrap_or_default();
+        Neighbour { address, trusted, transport }
     }
 
     fn door_takes_authorization(&self) -> bool {

@@ -2,6 +2,8 @@
 //!
 //! Who binds and who stops is the caller's business: [`serve`] takes a listener and a future that says when to stop.
 
+pub mod tls;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -9,16 +11,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Service;
 use crate::store::fault_point::{self, FaultPoint};
+
+use tls::Tls;
 
 /// How long the head of a request may take to arrive.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,8 +37,27 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait after the system refused a connection, for lack of descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Where clients connect. One that is made of a [`TcpListener`] speaks plain HTTP.
+pub struct Listener {
+    socket: TcpListener,
+    tls: Option<Tls>,
+}
+
+impl Listener {
+    /// One that speaks TLS, if there is any.
+    pub const fn new(socket: TcpListener, tls: Option<Tls>) -> Self {
+        Self { socket, tls }
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(socket: TcpListener) -> Self {
+        Self::new(socket, None)
+    }
+}
+
 /// Answers clients until `shutdown` completes, then lets answers under way finish, for at most [`DRAIN_TIMEOUT`].
-pub async fn serve(listener: TcpListener, service: Arc<Service>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: impl Into<Listener>, service: Arc<Service>, shutdown: impl Future<Output = ()>) {
     serve_with(listener, shutdown, move |request, peer| {
         let service = Arc::clone(&service);
         async move { service.answer(request, peer).await }
@@ -42,7 +67,7 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, shutdown: impl 
 
 /// The same for any answer: the admin listener is served alike.
 pub async fn serve_with<Answer, Answered, Body>(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     shutdown: impl Future<Output = ()>,
     answer: Answer,
 ) where
@@ -51,12 +76,13 @@ pub async fn serve_with<Answer, Answered, Body>(
     Body: http_body::Body<Data = Bytes> + Send + 'static,
     Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let connections = GracefulShutdown::new();
+    let Listener { socket, tls } = listener.into();
+    let (connections, handshakes) = (GracefulShutdown::new(), CancellationToken::new());
     let mut shutdown = pin!(shutdown);
     loop {
         let (stream, peer) = tokio::select! {
             () = &mut shutdown => break,
-            accepted = listener.accept() => match accepted {
+            accepted = socket.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -65,23 +91,57 @@ pub async fn serve_with<Answer, Answered, Body>(
                 }
             },
         };
-        let answer = answer.clone();
-        let service = service_fn(move |request| {
+        let connection = Connection { peer, answer: answer.clone(), watcher: connections.watcher() };
+        let (stream, handshakes) = (prepared(stream), handshakes.clone());
+        let Some(tls) = tls.clone() else {
+            tokio::spawn(connection.serve(stream, Extensions::new()));
+            continue;
+        };
+        tokio::spawn(async move {
+            // Whoever has not even shaken hands when the stop is asked for has no answer under way.
+            match handshakes.run_until_cancelled(tls.accept(stream)).await {
+                Some(Ok((stream, extensions))) => connection.serve(stream, extensions).await,
+                Some(Err(error)) => tracing::debug!(%peer, %error, "a TLS connection did not come about"),
+                None => {}
+            }
+        });
+    }
+    drop(socket);
+    handshakes.cancel();
+    if tokio::time::timeout(DRAIN_TIMEOUT, connections.shutdown()).await.is_err() {
+        tracing::warn!(seconds = DRAIN_TIMEOUT.as_secs(), "answers that were under way did not finish in time");
+    }
+}
+
+/// A connection to a client.
+struct Connection<Answer> {
+    peer: SocketAddr,
+    answer: Answer,
+    watcher: Watcher,
+}
+
+impl<Answer> Connection<Answer> {
+    /// Answers requests until either side has had enough. Each is given these extensions.
+    async fn serve<Answered, Body>(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        extensions: Extensions,
+    ) where
+        Answer: Fn(Request<Incoming>, SocketAddr) -> Answered + Send + 'static,
+        Answered: Future<Output = Response<Body>> + Send + 'static,
+        Body: http_body::Body<Data = Bytes> + Send + 'static,
+        Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Self { peer, answer, watcher } = self;
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().extend(extensions.clone());
             let answered = answer(request, peer);
             async move { Ok::<_, Infallible>(answered.await) }
         });
-        let connection = http().serve_connection(TokioIo::new(prepared(stream)), service);
-        let watched = connections.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                tracing::debug!(%peer, %error, "a connection ended early");
-            }
-            fault_point::reach(FaultPoint::AnswerSent).await;
-        });
-    }
-    drop(listener);
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.shutdown()).await.is_err() {
-        tracing::warn!(seconds = DRAIN_TIMEOUT.as_secs(), "answers that were under way did not finish in time");
+        if let Err(error) = watcher.watch(http().serve_connection(TokioIo::new(stream), service)).await {
+            tracing::debug!(%peer, %error, "a connection ended early");
+        }
+        fault_point::reach(FaultPoint::AnswerSent).await;
     }
 }
 

@@ -21,6 +21,7 @@ mod limits;
 mod login;
 mod metrics;
 mod pace;
+pub(crate) mod pem;
 mod program;
 mod proxy;
 mod rate_limit;

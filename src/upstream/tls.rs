@@ -6,11 +6,12 @@ use std::sync::{Arc, LazyLock};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use url::{Host, Url};
+
+use super::pem;
 
 /// How the upstream's certificate is checked, and which one the gateway shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub(super) struct Trust {
 impl Trust {
     pub(super) fn new(tls: &Tls, upstream: &Url) -> Result<Self, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let listed = tls.authorities.as_deref().map(certificates).transpose()?.unwrap_or_default();
+        let listed = tls.authorities.as_deref().map(pem::certificates).transpose()?.unwrap_or_default();
         let roots = match &tls.authorities {
             Some(file) => Arc::new(with_authorities(file, &listed)?),
             None => Arc::clone(&ROOTS),
@@ -100,11 +101,8 @@ fn config(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     let Some(ClientCertificate { chain, key }) = certificate else { return Ok(builder.with_no_client_auth()) };
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?)
-        .map_err(|error| format!("{}: expected a private key in PEM: {error}", key.display()))?;
-    builder.with_client_auth_cert(certificates(chain)?, private).map_err(|error| {
-        format!("{} is not the private key of the certificate in {}: {error}", key.display(), chain.display())
-    })
+    let private = pem::private_key(key)?;
+    builder.with_client_auth_cert(pem::certificates(chain)?, private).map_err(|error| pem::no_pair(chain, key, &error))
 }
 
 /// What the machine trusts, and the compiled-in roots where the machine names none.
@@ -123,21 +121,6 @@ fn with_authorities(file: &Path, listed: &[CertificateDer<'static>]) -> Result<R
         roots.add(certificate.clone()).map_err(|error| format!("{}: {error}", file.display()))?;
     }
     Ok(roots)
-}
-
-/// All certificates of a PEM file, of which there must be one.
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_slice_iter(&read(file)?)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("{}: expected certificates in PEM: {error}", file.display()))?;
-    if certificates.is_empty() {
-        return Err(format!("{} holds no certificate in PEM", file.display()));
-    }
-    Ok(certificates)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn server_name(upstream: &Url) -> Option<ServerName<'static>> {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::patiently;
@@ -168,16 +168,27 @@ impl Call {
 
     /// Sends it and leaves the reading to the caller.
     pub async fn open(&self, address: SocketAddr) -> Open {
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        self.open_over(TcpStream::connect(address).await.unwrap(), address).await
+    }
+
+    /// The same over a connection that is there already.
+    pub async fn open_over(&self, stream: impl Connection + 'static, address: SocketAddr) -> Open {
+        let mut stream: Box<dyn Connection> = Box::new(stream);
         // A server may answer and close before it has read everything.
         let _early_answer = stream.write_all(&self.bytes(address)).await;
+        let _early_end = stream.flush().await;
         Open { stream, received: Vec::new(), is_clean: false }
     }
 }
 
+/// What carries requests and answers, within TLS or not.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<Stream: AsyncRead + AsyncWrite + Send + Unpin> Connection for Stream {}
+
 /// An answer that is still coming. Dropping it is a client that goes away.
 pub struct Open {
-    stream: TcpStream,
+    stream: Box<dyn Connection>,
     received: Vec<u8>,
     is_clean: bool,
 }

@@ -13,6 +13,7 @@ use schemabridge::gateway::{
 };
 use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Treatment, WithoutAccept};
 use schemabridge::server;
+use schemabridge::server::tls::TlsOptions;
 use schemabridge::store::Location;
 use schemabridge::store::blobs::BlobCacheOptions;
 use schemabridge::upstream::route::RouteNames;
@@ -28,6 +29,7 @@ use super::upstream::Upstream;
 #[derive(Default)]
 pub struct Setup {
     changes: Vec<Change>,
+    to_clients: Option<server::tls::Tls>,
 }
 
 type Change = Box<dyn FnOnce(&mut ServiceOptions)>;
@@ -246,6 +248,11 @@ impl Setup {
         self.with(|options| options.upstream.tls = tls)
     }
 
+    /// TLS to clients.
+    pub fn tls_to_clients(self, options: &TlsOptions) -> Self {
+        Self { to_clients: Some(server::tls::Tls::read(options).unwrap()), ..self }
+    }
+
     /// The way to the upstream.
     pub fn proxy(self, proxy: ProxyUse) -> Self {
         self.with(|options| options.upstream.proxy = proxy)
@@ -270,6 +277,7 @@ impl Setup {
         };
         let mut metrics = Registry::with_prefix("schemabridge");
         gateway.shared().register_metrics(&mut metrics);
+        let listener = server::Listener::new(listener, self.to_clients);
         let serving = tokio::spawn(server::serve(listener, Arc::clone(&gateway), shutdown));
         Gateway { address, service: gateway, metrics, stop: Some(stop), serving: Some(serving) }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, date_time_ymd};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -50,9 +50,18 @@ impl Authority {
 
     /// A new certificate for a host or a client of these names.
     pub fn issue(&self, names: &[&str]) -> Files {
+        self.issue_called("a holder", names)
+    }
+
+    /// The same for a subject with this common name.
+    pub fn issue_called(&self, common_name: &str, names: &[&str]) -> Files {
         let key = KeyPair::generate().unwrap();
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let (resources, hosts): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
+        let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
+        let mut params = CertificateParams::new(hosts).unwrap();
+        params.subject_alt_names.extend(resources.into_iter().map(|name| SanType::URI(name.try_into().unwrap())));
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let number = self.issued.fetch_add(1, Ordering::SeqCst);
         let file = |kind: &str| self.folder.path().join(format!("{number}.{kind}.pem"));
         let files = Files { chain: file("chain"), key: file("key") };
