@@ -156,7 +156,8 @@ impl Table {
         let routes = RouteTable::new(&names, site.default)?;
         let gateways = options.into_iter().map(|options| {
             // One that did not change keeps its connections, tokens and what it remembers.
-            let same = previous.and_then(|table| table.gateways.iter().find(|gateway| *gateway.options() == options));
+            let is_same = |gateway: &&Arc<Gateway>| *gateway.options() == options && gateway.upstream.is_up_to_date();
+            let same = previous.and_then(|table| table.gateways.iter().find(is_same));
             same.map_or_else(|| Gateway::new(options, shared).map(Arc::new), |gateway| Ok(Arc::clone(gateway)))
         });
         let gateways = gateways.collect::<Result<_, StartError>>()?;
