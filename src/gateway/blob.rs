@@ -121,14 +121,18 @@ impl Gateway {
         following: Following,
     ) -> Result<Response<StreamedBody>, Fault> {
         let request = onward(exchange, path);
-        let mut answer = self.upstream.forward(&exchange.caller, request).await?;
-        if is_redirect(answer.status()) {
-            let target = self.upstream.redirect_target(path, answer.headers()).await?;
-            if following == Following::Always || self.upstream.follows(&target, reach_of(&exchange.client)) {
-                let request = onward(exchange, path);
-                answer = self.upstream.fetch_redirected(&exchange.caller, request, target).await?;
-            }
+        let answer = self.upstream.forward(&exchange.caller, request).await?;
+        if !is_redirect(answer.status()) {
+            return self.relay(exchange, path, answer).await;
         }
+        let target = self.upstream.redirect_target(path, answer.headers()).await?;
+        if following == Following::AsConfigured && !self.upstream.follows(&target, reach_of(&exchange.client)) {
+            return self.relay(exchange, path, answer).await;
+        }
+        // What is unread of it would hold up the next request where few may be in flight.
+        drop(answer);
+        let request = onward(exchange, path);
+        let answer = self.upstream.fetch_redirected(&exchange.caller, request, target).await?;
         self.relay(exchange, path, answer).await
     }
 

@@ -422,8 +422,13 @@ impl Upstream {
     ) -> Result<http::Response<StreamedBody>, Failure> {
         let url = self.endpoint(&request.path, request.query.as_deref());
         let headers = headers::of_part(&request.headers);
+        let scope = Scope::of(&request.method, &request.path, request.query.as_deref());
         let journey = Journey { method: request.method, url, caller, headers };
-        let answer = redirect::travel(&self.transport, &journey, target, Freight::Blob).await?;
+        let answer = if caller.is_gateway() {
+            Box::pin(self.travel_logged_in(&journey, &scope, target)).await?
+        } else {
+            redirect::travel(&self.transport, &journey, target, Freight::Blob).await?
+        };
         Ok(answer.map(|inner| self.streamed(inner)))
     }
 

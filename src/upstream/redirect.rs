@@ -83,6 +83,8 @@ pub(super) async fn follow(transport: &Transport, journey: Journey<'_>) -> Resul
         return Ok(answer);
     }
     let first = next_hop(&journey.url, answer.headers())?;
+    // What is unread of it would hold up the next request where few may be in flight.
+    drop(answer);
     travel(transport, &journey, first, Freight::Document).await
 }
 
