@@ -116,6 +116,36 @@ async fn a_clients_credentials_go_to_one_upstream_only() {
     assert!(second.requests().iter().all(|request| request.header("authorization") == Some(secret.as_str())));
 }
 
+/// A client would take what it has for the one upstream to the token service of the other.
+#[tokio::test]
+async fn a_challenge_reaches_only_who_can_answer_it() {
+    let Stage { second, gateway, .. } = stage().await;
+    let challenge = format!("Bearer realm=\"{}/token\",service=\"second\"", second.url());
+    second.contents().close(&challenge);
+    for target in ["/v2/app/manifests/latest?ns=hub.example", "/v2/hub/app/tags/list", "/hub/v2/"] {
+        let got = gateway.get(&Client::docker_17(), target).await;
+        assert_eq!((got.status, got.header("www-authenticate")), (401, None), "{target}");
+    }
+    let bound = Client::docker_17().get("/v2/app/manifests/latest").host("hub.gateway.example");
+    assert_eq!(gateway.send(&bound).await.header("www-authenticate"), Some(challenge.as_str()));
+}
+
+/// Who named the upstream by `ns` is sent on with it: without it the way leads to another upstream.
+#[tokio::test]
+async fn a_namespace_is_in_every_path_that_the_client_is_sent_to() {
+    let stage = stage().await;
+    stage.second.put("app", "second", &stage.images[0].oci());
+    let page = stage.gateway.get(&Client::curl(), "/v2/app/tags/list?n=1&ns=hub.example").await;
+    let link = page.header("link").unwrap();
+    let next = link.trim_start_matches('<').split('>').next().unwrap();
+    let rest = stage.gateway.get(&Client::curl(), next).await;
+    assert_eq!(rest.json()["tags"], serde_json::json!(["second"]), "{next}");
+    stage.second.when("GET", "/v2/app/blobs/*").redirect(307, "/v2/other/blobs/sha256:00?a=1");
+    let blob = format!("/v2/app/blobs/{}?ns=hub.example", stage.images[1].config_digest());
+    let redirected = stage.gateway.get(&Client::curl(), &blob).await;
+    assert_eq!(redirected.header("location"), Some("/v2/other/blobs/sha256:00?a=1&ns=hub.example"));
+}
+
 #[tokio::test]
 async fn without_a_default_what_names_nobody_is_nobodys() {
     let Stage { first, second, gateway, .. } = stage_with(Setup::default().without_default()).await;
