@@ -191,7 +191,13 @@ async fn rules_hold_for_every_endpoint_of_a_repository() {
                 assert_eq!(got.error().0, "DENIED");
             }
         }
+        // What is no endpoint to the gateway may be one to the upstream.
+        for (method, rest) in [("GET", "tags/list/"), ("GET", "_extension/x"), ("DELETE", "tags/latest")] {
+            let got = gateway.send(&Call::new(method, &format!("/v2/{repository}/{rest}"))).await;
+            assert_eq!(got.status, 404, "{method} {repository}/{rest}");
+        }
     }
+    assert_eq!(gateway.get(&Client::curl(), "/v2/_catalog/").await.status, 404, "it is not filtered");
     let mount = "/v2/open/app/blobs/uploads/?from=closed%2Fapp&mount=sha256:00";
     assert_eq!(gateway.send(&Call::new("POST", mount)).await.status, 403, "a mount reads what it names");
     assert_eq!(upstream.lines(), Vec::<String>::new());
@@ -203,8 +209,9 @@ async fn docker_hubs_library_is_added_inside() {
     let image = Image::classic("app");
     upstream.put_image("library/alpine", "latest", &image, &image.oci());
     upstream.put_image("corp/alpine", "latest", &image, &image.oci());
+    upstream.put_image("library/v2", "latest", &image, &image.oci());
     let gateway = Setup::default().in_library().repositories(&["library/**", "corp/**"], &[]).before(&upstream).await;
-    for repository in ["alpine", "library/alpine", "corp/alpine"] {
+    for repository in ["alpine", "library/alpine", "corp/alpine", "v2"] {
         let got = gateway.manifest(&Client::docker_17(), &format!("/v2/{repository}/manifests/latest")).await;
         assert_eq!((got.status, got.digest()), (200, image.schema2().digest.as_str()), "{repository}");
         let digest = got.digest().to_owned();

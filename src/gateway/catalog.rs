@@ -10,7 +10,7 @@ use crate::upstream::Failure;
 use super::body::Body;
 use super::exchange::Exchange;
 use super::fault::Fault;
-use super::{Catalog, Gateway};
+use super::{CATALOG, Catalog, Gateway};
 
 /// How many bytes a page of the catalogue may have, to be looked through.
 const CATALOG_BYTES_MAX: usize = 8 << 20;
@@ -20,7 +20,7 @@ impl Gateway {
     /// to see only if the operator says so.
     pub(super) async fn other(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
         let path = exchange.head.uri.path();
-        let (is_catalog, is_tags) = (path == "/v2/_catalog", path.ends_with("/tags/list"));
+        let (is_catalog, is_tags) = (path == CATALOG, path.ends_with("/tags/list"));
         let is_for_gateway = exchange.caller.is_gateway();
         if is_for_gateway && !is_tags && !(is_catalog && self.options.catalog == Catalog::Filtered) {
             return Err(Fault::NotFound);
