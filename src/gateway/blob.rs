@@ -236,10 +236,11 @@ impl Gateway {
         HeaderValue::from_str(&links.join(", ")).ok().filter(|links| !links.is_empty())
     }
 
-    /// Path and query of a URL of the upstream from `/v2/` on: without the upstream's own path prefix.
+    /// Path and query of a URL of the upstream from `/v2/` on: without the upstream's own path prefix, where it is below it.
     pub(super) fn path_at_the_upstream(&self, url: &url::Url) -> String {
         let prefix = self.upstream.url().path().trim_end_matches('/');
-        let path = url.path().strip_prefix(prefix).unwrap_or(url.path());
+        let below = url.path().strip_prefix(prefix).filter(|below| below.starts_with('/'));
+        let path = below.unwrap_or(url.path());
         url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
     }
 }

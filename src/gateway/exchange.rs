@@ -78,7 +78,7 @@ impl Exchange {
         };
         let Routed { prefix, credentials, admission } = routed;
         let (record, named_path, stale) = (Record::of(admission), None, Mutex::default());
-        Self { caller, client, body, record, neighbour, prefix, credentials, named_path, external_url, stale, head }
+        Self { head, body, caller, client, record, neighbour, prefix, credentials, named_path, external_url, stale }
     }
 
     /// Asks for another path from here on.
