@@ -1,5 +1,10 @@
 //! One address in front of several registries: each request reaches the one that it names, and no other.
 
+use prometheus_client::registry::Registry;
+use schemabridge::gateway::service::ServiceOptions;
+use schemabridge::gateway::{Options, Service};
+use schemabridge::upstream::route::RouteNames;
+
 use crate::support::basic;
 use crate::support::client::{Call, Client};
 use crate::support::gateway::{Gateway, Setup};
@@ -159,6 +164,29 @@ async fn without_a_default_what_names_nobody_is_nobodys() {
     assert_eq!(gateway.get(&Client::curl(), "/").await.status, 404);
     assert!(first.lines().is_empty() && second.lines().is_empty());
     assert_eq!(gateway.manifest(&Client::docker_17(), "/v2/hub/app/manifests/latest").await.status, 200);
+}
+
+#[tokio::test]
+async fn nothing_is_shown_of_how_an_upstream_stands_that_is_no_more() {
+    let named = |name: &str| {
+        let options = Options::for_upstream("http://127.0.0.1:9".parse().unwrap());
+        (Options { upstream_name: name.to_owned(), ..options }, RouteNames::default())
+    };
+    let mut options = ServiceOptions::alone(named("kept").0);
+    options.site.upstreams.push(named("gone"));
+    let mut site = options.site.clone();
+    let service = Service::start(options).unwrap();
+    let mut metrics = Registry::default();
+    service.shared().register_metrics(&mut metrics);
+    let shown = |name: &str| {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &metrics).unwrap();
+        text.contains(&format!("upstream_breaker_state{{upstream=\"{name}\"}}"))
+    };
+    assert!(shown("kept") && shown("gone"));
+    site.upstreams.pop();
+    service.change(site).unwrap();
+    assert!(shown("kept") && !shown("gone"));
 }
 
 #[tokio::test]
