@@ -277,3 +277,18 @@ async fn explain_logs_in_with_dockers_own_credentials() {
     let output = run(&arguments, &environment).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// The arguments of a command that prints credentials, and the URL of a proxy, may hold secrets.
+#[tokio::test]
+async fn what_is_in_force_is_shown_without_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    let upstream = "[[upstream]]\nname = \"hub\"\nurl = \"https://hub.example\"\n\
+                    auth = { command = [\"/usr/bin/vault\", \"--token\", \"hunter2\"] }\n\
+                    proxy = { https = \"http://gate:hunter2@proxy.example:3128\" }\n";
+    std::fs::write(&file, upstream).unwrap();
+    let output = run(&["check-config", "--store", "memory:", "--config", file.to_str().unwrap()], &[]).await;
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && shown.contains("/usr/bin/vault") && shown.contains("proxy.example"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+}

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use schemabridge::upstream::{Authentication, Secret};
+use schemabridge::upstream::{Authentication, Redirects, Secret};
 use serde_json::json;
 
 use crate::secrets::{Log, disguises, holds, secret};
@@ -247,6 +247,20 @@ mod login {
         upstream.behave();
         assert_eq!(gateway.get(&Client::docker_1_9_1(), TAGGED).await.status, 200);
         assert_eq!(upstream.requests_to("*", "/token").len(), 1, "the token is as good as before");
+    }
+
+    /// At its own origin the upstream wants them again, wherever it sends the blob to.
+    #[tokio::test]
+    async fn a_blob_is_followed_within_the_upstream_with_them() {
+        let (upstream, image) = with_token_service().await;
+        let config = format!("/v2/app/blobs/{}", image.config_digest());
+        upstream.when("GET", &config).redirect(307, "/v2/app/manifests/latest");
+        let setup = Setup::default().authentication(known_as("gate", "pw")).redirects(Redirects::Follow);
+        let gateway = setup.before(&upstream).await;
+        assert_eq!(gateway.get(&Client::curl(), &config).await.status, 200);
+        upstream.when("GET", TAGGED).answer(Answer::new(401).header("www-authenticate", &bearer(&upstream)));
+        let refused = gateway.get(&Client::curl(), &config).await;
+        assert_eq!((refused.status, refused.header("www-authenticate")), (403, None));
     }
 
     #[tokio::test]

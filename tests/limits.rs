@@ -3,14 +3,14 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use schemabridge::upstream::{BreakerPolicy, Limits};
+use schemabridge::upstream::{Authentication, BreakerPolicy, Limits, Redirects, Secret};
 
 use crate::support::client::{Call, Client, raw};
 use crate::support::fault::Answer;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::images::Image;
-use crate::support::patiently;
 use crate::support::upstream::Upstream;
+use crate::support::{basic, patiently};
 
 const TAGGED: &str = "/v2/app/manifests/latest";
 const TAGS: &str = "/v2/app/tags/list";
@@ -97,6 +97,28 @@ mod at_once {
             patiently("a turn", waiting.rest()).await;
             assert_eq!(waiting.reply(false).status, 200);
         }
+    }
+
+    /// The upstream's own token service, and its own redirects, are asked under the same limit as what needs them.
+    #[tokio::test]
+    async fn a_request_never_waits_for_itself() {
+        let limited = || one(|limits| &mut limits.in_flight, Duration::ZERO);
+        let gate = Authentication::Basic { username: "gate".to_owned(), password: Secret::new("pw".to_owned()) };
+        let stage = stage(limited().authentication(gate).redirects(Redirects::Follow)).await;
+        let challenge = format!("Bearer realm=\"{}/token\",service=\"registry\"", stage.upstream.url());
+        stage.upstream.contents().close(&challenge);
+        stage.upstream.contents().mint_for(&basic("gate", "pw"));
+        assert_eq!((stage.status(TAGS).await, stage.status(TAGGED).await), (200, 200), "{:?}", stage.upstream.lines());
+        stage.upstream.contents().revoke_minted();
+        assert_eq!(stage.status(TAGS).await, 200, "{:?}", stage.upstream.lines());
+
+        let stage = self::stage(limited().redirects(Redirects::Follow)).await;
+        let elsewhere = stage.blob.replace("app", "other");
+        let redirect = Answer::new(307).header("Location", &elsewhere).body("moved");
+        stage.upstream.when("GET", &stage.blob).answer(redirect);
+        let bytes = Image::classic("app").layers[0].bytes.clone().unwrap();
+        stage.upstream.contents().put_blob("other", bytes);
+        assert_eq!(stage.status(&stage.blob).await, 200, "{:?}", stage.upstream.lines());
     }
 
     #[tokio::test]

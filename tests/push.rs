@@ -219,3 +219,15 @@ async fn who_may_not_see_a_source_is_not_told_its_digest() {
     assert_eq!(refused.status, 401, "{}", refused.text());
     assert!(!refused.text().contains(&image.oci().digest), "{}", refused.text());
 }
+
+/// A path that only begins with the same letters as the upstream's own is not below it, and no part of a host name.
+#[tokio::test]
+async fn an_upload_goes_on_at_the_gateways_own_host_whatever_the_upstream_says() {
+    let upstream = Upstream::start().await;
+    let elsewhere = Answer::new(202).header("Location", "/base.elsewhere.example/v2/app/blobs/uploads/1");
+    upstream.when("POST", "/base/v2/app/blobs/uploads/").answer(elsewhere);
+    let gateway = Setup::default().push().before_url(&format!("{}/base", upstream.url())).await;
+    let begun = gateway.send(&Call::new("POST", "/v2/app/blobs/uploads/")).await;
+    let location: url::Url = begun.header("location").unwrap().parse().unwrap();
+    assert_eq!((begun.status, location.port()), (202, Some(gateway.address().port())), "{location}");
+}

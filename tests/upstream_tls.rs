@@ -69,6 +69,32 @@ async fn an_authority_of_ones_own_is_trusted_where_it_is_named() {
     }
 }
 
+/// Certificates are replaced in place, under the names that the configuration has for them.
+#[tokio::test]
+async fn a_file_that_was_replaced_counts_when_the_configuration_is_read_again() {
+    let stage = stage().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authorities.pem");
+    std::fs::copy(Authority::new().file(), &file).unwrap();
+    let mut options = ServiceOptions::alone(Options::for_upstream(stage.url().parse().unwrap()));
+    options.site.upstreams[0].0.upstream.tls = Tls { authorities: Some(file.clone()), ..Tls::default() };
+    let site = options.site.clone();
+    let service = Service::start(options).unwrap();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = schemabridge::server::serve(listener, service.clone(), std::future::pending());
+    let serving = tokio::spawn(serving);
+    let pull = Client::docker_17().get(TAGGED);
+    assert_eq!(pull.send(address).await.status, 502);
+    std::fs::copy(stage.authority.file(), &file).unwrap();
+    service.change(site.clone()).unwrap();
+    assert_eq!(pull.send(address).await.status, 200);
+    std::fs::write(&file, "").unwrap();
+    assert!(service.change(site).is_err(), "a file that cannot be used leaves the one before in force");
+    assert_eq!(pull.send(address).await.status, 200);
+    serving.abort();
+}
+
 #[tokio::test]
 async fn a_certificate_of_nobody_known_is_refused_in_clear_words() {
     let stage = stage().await;

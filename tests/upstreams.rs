@@ -1,5 +1,10 @@
 //! One address in front of several registries: each request reaches the one that it names, and no other.
 
+use prometheus_client::registry::Registry;
+use schemabridge::gateway::service::ServiceOptions;
+use schemabridge::gateway::{Options, Service};
+use schemabridge::upstream::route::RouteNames;
+
 use crate::support::basic;
 use crate::support::client::{Call, Client};
 use crate::support::gateway::{Gateway, Setup};
@@ -116,6 +121,36 @@ async fn a_clients_credentials_go_to_one_upstream_only() {
     assert!(second.requests().iter().all(|request| request.header("authorization") == Some(secret.as_str())));
 }
 
+/// A client would take what it has for the one upstream to the token service of the other.
+#[tokio::test]
+async fn a_challenge_reaches_only_who_can_answer_it() {
+    let Stage { second, gateway, .. } = stage().await;
+    let challenge = format!("Bearer realm=\"{}/token\",service=\"second\"", second.url());
+    second.contents().close(&challenge);
+    for target in ["/v2/app/manifests/latest?ns=hub.example", "/v2/hub/app/tags/list", "/hub/v2/"] {
+        let got = gateway.get(&Client::docker_17(), target).await;
+        assert_eq!((got.status, got.header("www-authenticate")), (401, None), "{target}");
+    }
+    let bound = Client::docker_17().get("/v2/app/manifests/latest").host("hub.gateway.example");
+    assert_eq!(gateway.send(&bound).await.header("www-authenticate"), Some(challenge.as_str()));
+}
+
+/// Who named the upstream by `ns` is sent on with it: without it the way leads to another upstream.
+#[tokio::test]
+async fn a_namespace_is_in_every_path_that_the_client_is_sent_to() {
+    let stage = stage().await;
+    stage.second.put("app", "second", &stage.images[0].oci());
+    let page = stage.gateway.get(&Client::curl(), "/v2/app/tags/list?n=1&ns=hub.example").await;
+    let link = page.header("link").unwrap();
+    let next = link.trim_start_matches('<').split('>').next().unwrap();
+    let rest = stage.gateway.get(&Client::curl(), next).await;
+    assert_eq!(rest.json()["tags"], serde_json::json!(["second"]), "{next}");
+    stage.second.when("GET", "/v2/app/blobs/*").redirect(307, "/v2/other/blobs/sha256:00?a=1");
+    let blob = format!("/v2/app/blobs/{}?ns=hub.example", stage.images[1].config_digest());
+    let redirected = stage.gateway.get(&Client::curl(), &blob).await;
+    assert_eq!(redirected.header("location"), Some("/v2/other/blobs/sha256:00?a=1&ns=hub.example"));
+}
+
 #[tokio::test]
 async fn without_a_default_what_names_nobody_is_nobodys() {
     let Stage { first, second, gateway, .. } = stage_with(Setup::default().without_default()).await;
@@ -129,6 +164,29 @@ async fn without_a_default_what_names_nobody_is_nobodys() {
     assert_eq!(gateway.get(&Client::curl(), "/").await.status, 404);
     assert!(first.lines().is_empty() && second.lines().is_empty());
     assert_eq!(gateway.manifest(&Client::docker_17(), "/v2/hub/app/manifests/latest").await.status, 200);
+}
+
+#[tokio::test]
+async fn nothing_is_shown_of_how_an_upstream_stands_that_is_no_more() {
+    let named = |name: &str| {
+        let options = Options::for_upstream("http://127.0.0.1:9".parse().unwrap());
+        (Options { upstream_name: name.to_owned(), ..options }, RouteNames::default())
+    };
+    let mut options = ServiceOptions::alone(named("kept").0);
+    options.site.upstreams.push(named("gone"));
+    let mut site = options.site.clone();
+    let service = Service::start(options).unwrap();
+    let mut metrics = Registry::default();
+    service.shared().register_metrics(&mut metrics);
+    let shown = |name: &str| {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &metrics).unwrap();
+        text.contains(&format!("upstream_breaker_state{{upstream=\"{name}\"}}"))
+    };
+    assert!(shown("kept") && shown("gone"));
+    site.upstreams.pop();
+    service.change(site).unwrap();
+    assert!(shown("kept") && !shown("gone"));
 }
 
 #[tokio::test]
@@ -161,7 +219,13 @@ async fn rules_hold_for_every_endpoint_of_a_repository() {
                 assert_eq!(got.error().0, "DENIED");
             }
         }
+        // What is no endpoint to the gateway may be one to the upstream.
+        for (method, rest) in [("GET", "tags/list/"), ("GET", "_extension/x"), ("DELETE", "tags/latest")] {
+            let got = gateway.send(&Call::new(method, &format!("/v2/{repository}/{rest}"))).await;
+            assert_eq!(got.status, 404, "{method} {repository}/{rest}");
+        }
     }
+    assert_eq!(gateway.get(&Client::curl(), "/v2/_catalog/").await.status, 404, "it is not filtered");
     let mount = "/v2/open/app/blobs/uploads/?from=closed%2Fapp&mount=sha256:00";
     assert_eq!(gateway.send(&Call::new("POST", mount)).await.status, 403, "a mount reads what it names");
     assert_eq!(upstream.lines(), Vec::<String>::new());
@@ -173,8 +237,9 @@ async fn docker_hubs_library_is_added_inside() {
     let image = Image::classic("app");
     upstream.put_image("library/alpine", "latest", &image, &image.oci());
     upstream.put_image("corp/alpine", "latest", &image, &image.oci());
+    upstream.put_image("library/v2", "latest", &image, &image.oci());
     let gateway = Setup::default().in_library().repositories(&["library/**", "corp/**"], &[]).before(&upstream).await;
-    for repository in ["alpine", "library/alpine", "corp/alpine"] {
+    for repository in ["alpine", "library/alpine", "corp/alpine", "v2"] {
         let got = gateway.manifest(&Client::docker_17(), &format!("/v2/{repository}/manifests/latest")).await;
         assert_eq!((got.status, got.digest()), (200, image.schema2().digest.as_str()), "{repository}");
         let digest = got.digest().to_owned();

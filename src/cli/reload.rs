@@ -82,9 +82,12 @@ pub(super) async fn keep_up(
 
 fn again(line: &CommandLine, before: &ServeArguments, service: &Service) -> Result<(), Failure> {
     let (commands, file) = line.read()?;
-    let Command::Serve(arguments) = commands.command else { return Ok(()) };
+    let Command::Serve(mut arguments) = commands.command else { return Ok(()) };
+    let holds_back = arguments.start_only() != before.start_only();
+    // Clients go on connecting where they did from the start, so there the door must be good enough.
+    arguments.listen.clone_from(&before.listen);
     service.change(arguments.site(&file)?)?;
-    if arguments.start_only() != before.start_only() {
+    if holds_back {
         tracing::warn!("addresses, TLS, store, memory, key or log were changed: that takes effect with the next start");
     }
     Ok(())
@@ -126,4 +129,37 @@ impl Watched {
 
 fn content(path: &Path) -> Option<Vec<u8>> {
     std::fs::read(path).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOLDS: &str = "[[upstream]]\nname = \"hub\"\nurl = \"http://127.0.0.1:9\"\nauth = { username = \"gate\", \
+                         password_file = \"/nowhere\" }\n";
+
+    fn serve(line: &CommandLine) -> (ServeArguments, crate::config::file::File) {
+        let (commands, file) = line.read().unwrap();
+        let Command::Serve(arguments) = commands.command else { panic!("not `serve`") };
+        (*arguments, file)
+    }
+
+    /// The new address takes effect with the next start, and the door must not go before it.
+    #[tokio::test]
+    async fn a_door_stays_as_long_as_anybody_can_connect() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, logins) = (folder.path().join("config.toml"), folder.path().join("logins"));
+        std::fs::write(&logins, "alice:$2y$04$abcdefghijklmnopqrstuujZkTwHUiJ9XdZPwKfcfDo7dMp5DjlTu\n").unwrap();
+        let words = ["schemabridge", "serve", "--store", "memory:", "--config", config.to_str().unwrap()];
+        let line = CommandLine(words.map(Into::into).to_vec());
+        let door = format!("htpasswd = {logins:?}\n");
+        std::fs::write(&config, format!("listen = [\"0.0.0.0:5000\"]\n{door}{HOLDS}")).unwrap();
+        let (arguments, file) = serve(&line);
+        let service = Service::start(arguments.options(&file).unwrap()).unwrap();
+        std::fs::write(&config, format!("listen = [\"127.0.0.1:5000\"]\n{HOLDS}")).unwrap();
+        let refused = again(&line, &arguments, &service).unwrap_err().to_string();
+        assert!(refused.contains("0.0.0.0:5000"), "{refused}");
+        std::fs::write(&config, format!("listen = [\"127.0.0.1:5000\"]\n{door}{HOLDS}")).unwrap();
+        again(&line, &arguments, &service).unwrap();
+    }
 }

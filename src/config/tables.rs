@@ -628,7 +628,7 @@ impl AuthTable {
         insert(&mut table, "password_file", self.password_file.as_deref().map(shown_path));
         insert(&mut table, "password_variable", self.password_variable.as_deref());
         insert(&mut table, "helper", self.helper.as_deref());
-        insert(&mut table, "command", self.command.clone());
+        insert(&mut table, "command", self.command.as_deref().map(without_arguments));
         insert(&mut table, "lifetime", self.lifetime().map(values::in_words));
         insert(&mut table, "endpoint", self.endpoint.as_ref().map(|Text(url)| url.to_string()));
         match &options.upstream.authentication {
@@ -638,6 +638,12 @@ impl AuthTable {
         }
         table
     }
+}
+
+/// A command whose arguments may hold secrets.
+fn without_arguments(command: &[String]) -> Vec<String> {
+    let arguments = command.iter().skip(1).map(|_| "[redacted]".to_owned());
+    command.first().cloned().into_iter().chain(arguments).collect()
 }
 
 impl ProxyTable {

@@ -121,14 +121,18 @@ impl Gateway {
         following: Following,
     ) -> Result<Response<StreamedBody>, Fault> {
         let request = onward(exchange, path);
-        let mut answer = self.upstream.forward(&exchange.caller, request).await?;
-        if is_redirect(answer.status()) {
-            let target = self.upstream.redirect_target(path, answer.headers()).await?;
-            if following == Following::Always || self.upstream.follows(&target, reach_of(&exchange.client)) {
-                let request = onward(exchange, path);
-                answer = self.upstream.fetch_redirected(&exchange.caller, request, target).await?;
-            }
+        let answer = self.upstream.forward(&exchange.caller, request).await?;
+        if !is_redirect(answer.status()) {
+            return self.relay(exchange, path, answer).await;
         }
+        let target = self.upstream.redirect_target(path, answer.headers()).await?;
+        if following == Following::AsConfigured && !self.upstream.follows(&target, reach_of(&exchange.client)) {
+            return self.relay(exchange, path, answer).await;
+        }
+        // What is unread of it would hold up the next request where few may be in flight.
+        drop(answer);
+        let request = onward(exchange, path);
+        let answer = self.upstream.fetch_redirected(&exchange.caller, request, target).await?;
         self.relay(exchange, path, answer).await
     }
 
@@ -233,10 +237,11 @@ impl Gateway {
         HeaderValue::from_str(&links.join(", ")).ok().filter(|links| !links.is_empty())
     }
 
-    /// Path and query of a URL of the upstream from `/v2/` on: without the upstream's own path prefix.
+    /// Path and query of a URL of the upstream from `/v2/` on: without the upstream's own path prefix, where it is below it.
     pub(super) fn path_at_the_upstream(&self, url: &url::Url) -> String {
         let prefix = self.upstream.url().path().trim_end_matches('/');
-        let path = url.path().strip_prefix(prefix).unwrap_or(url.path());
+        let below = url.path().strip_prefix(prefix).filter(|below| below.starts_with('/'));
+        let path = below.unwrap_or(url.path());
         url.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
     }
 }

@@ -13,7 +13,7 @@ use super::body::Body;
 use super::exchange::Exchange;
 use super::fault::Fault;
 use super::route::repository_in;
-use super::{Catalog, Gateway, Pushes};
+use super::{CATALOG, Catalog, Gateway, Pushes};
 
 /// How many bytes a page of the catalogue may have, to be looked through.
 const CATALOG_BYTES_MAX: usize = 8 << 20;
@@ -24,7 +24,7 @@ impl Gateway {
     pub(super) async fn other(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
         let path = exchange.head.uri.path();
         // Some registries do not mind a final slash.
-        let is_catalog = matches!(path, "/v2/_catalog" | "/v2/_catalog/");
+        let is_catalog = path.strip_suffix('/').unwrap_or(path) == CATALOG;
         let is_tags = path.ends_with("/tags/list") && repository_in(path).is_some();
         let is_for_gateway = exchange.caller.is_gateway();
         if is_for_gateway && !is_tags && !(is_catalog && self.options.catalog == Catalog::Filtered) {

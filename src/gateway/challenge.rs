@@ -82,7 +82,13 @@ pub(super) fn welcome() -> Response<Body> {
 
 /// Points the bearer challenge of an answer at the gateway's own `/token`, if that is the operator's wish: for clients
 /// that cannot reach the upstream's token service. One challenge a line, bearer first, as Docker 1.6 wants it.
+///
+/// Where the client's credentials are another upstream's there is no challenge at all: the client would take them to this
+/// one's token service.
 pub(super) fn rewrite(mode: ChallengeMode, exchange: &Exchange, response: &mut Response<Body>) {
+    if exchange.has_others_credentials() {
+        response.headers_mut().remove(WWW_AUTHENTICATE);
+    }
     if mode == ChallengeMode::Pass || !response.headers().contains_key(WWW_AUTHENTICATE) {
         return;
     }

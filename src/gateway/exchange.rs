@@ -54,6 +54,8 @@ pub(super) struct Exchange {
     pub(super) record: Record,
     neighbour: Neighbour,
     prefix: Prefix,
+    /// Whose the client's credentials are.
+    credentials: Credentials,
     /// The path before it was made one of `library/`.
     named_path: Option<String>,
     external_url: Option<String>,
@@ -85,9 +87,9 @@ impl Exchange {
             Callers::ThemselvesOrTheGateway if own.authorization().is_none() => Caller::gateway(),
             Callers::ThemselvesOrTheGateway => own,
         };
-        let (prefix, named_path, stale) = (routed.prefix, None, Mutex::default());
-        let record = Record::of(routed.admission);
-        Self { caller, client, body, record, neighbour, prefix, named_path, external_url, stale, head }
+        let Routed { prefix, credentials, admission } = routed;
+        let (record, named_path, stale) = (Record::of(admission), None, Mutex::default());
+        Self { head, body, caller, client, record, neighbour, prefix, credentials, named_path, external_url, stale }
     }
 
     /// Asks for another path from here on.
@@ -104,9 +106,18 @@ impl Exchange {
         self.prefix.put_back(self.named_path.as_deref().unwrap_or(self.head.uri.path()))
     }
 
-    /// A path of the upstream as the client has to ask for it.
+    /// A path of the upstream as the client has to ask for it, with the `ns` that it named the upstream by.
     pub(super) fn path_for_client(&self, path: &str) -> String {
-        self.prefix.put_back(path)
+        let path = self.prefix.put_back(path);
+        let query = self.head.uri.query().unwrap_or_default();
+        let Some(namespace) = query.split('&').find(|pair| pair.starts_with("ns=")) else { return path };
+        let mark = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{mark}{namespace}")
+    }
+
+    /// What the client would log in with belongs to another upstream.
+    pub(super) fn has_others_credentials(&self) -> bool {
+        self.credentials == Credentials::Others
     }
 
     /// The client wants to hear what the upstream says now.

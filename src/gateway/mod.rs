@@ -63,6 +63,9 @@ pub use shared::{Shared, SharedOptions, StartError};
 const API_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
 
+/// The list of all repositories.
+const CATALOG: &str = "/v2/_catalog";
+
 /// How a gateway behaves. [`Options::for_upstream`] has every default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -273,9 +276,14 @@ impl Gateway {
     fn route(&self, exchange: &mut Exchange) -> Result<Route, Fault> {
         let path = exchange.head.uri.path();
         let route = Route::of(path)?;
-        let Some(name) = route::repository_in(path).map(str::to_owned) else { return Ok(route) };
+        let Some(name) = route::repository_in(path).map(str::to_owned) else {
+            let is_unknown = matches!(route, Route::Other) && path.strip_suffix('/').unwrap_or(path) != CATALOG;
+            // Whose it is, only the upstream could tell.
+            let is_denied = is_unknown && !self.options.repositories.are_empty();
+            return if is_denied { Err(Fault::NotFound) } else { Ok(route) };
+        };
         if self.is_in_library(&name) {
-            let path = path.replacen(&name, &format!("library/{name}"), 1);
+            let path = path.replacen("/v2/", "/v2/library/", 1);
             exchange.ask_for(&path)?;
             return self.route(exchange);
         }

@@ -1,5 +1,6 @@
 //! Every upstream behind one address: which one a request is for, and changing them while requests are under way.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -91,8 +92,13 @@ impl Service {
     /// Goes on with these upstreams. Requests under way end with those that they began with; where the new ones cannot be
     /// made, the old ones stay.
     pub fn change(&self, site: Site) -> Result<(), StartError> {
-        let table = Table::new(site, &self.shared, Some(&self.table()))?;
+        let before = self.table();
+        let table = Table::new(site, &self.shared, Some(&before))?;
+        let (old, new) = (before.names(), table.names());
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        for name in old.difference(&new) {
+            self.shared.metrics.upstream.forget(name);
+        }
         Ok(())
     }
 
@@ -156,11 +162,16 @@ impl Table {
         let routes = RouteTable::new(&names, site.default)?;
         let gateways = options.into_iter().map(|options| {
             // One that did not change keeps its connections, tokens and what it remembers.
-            let same = previous.and_then(|table| table.gateways.iter().find(|gateway| *gateway.options() == options));
+            let is_same = |gateway: &&Arc<Gateway>| *gateway.options() == options && gateway.upstream.is_up_to_date();
+            let same = previous.and_then(|table| table.gateways.iter().find(is_same));
             same.map_or_else(|| Gateway::new(options, shared).map(Arc::new), |gateway| Ok(Arc::clone(gateway)))
         });
         let gateways = gateways.collect::<Result<_, StartError>>()?;
         Ok(Self { gateways, routes, door: site.door, trusted_proxies: site.trusted_proxies })
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        self.gateways.iter().map(|gateway| gateway.options().upstream_name.clone()).collect()
     }
 
     fn neighbour(&self, peer: SocketAddr, head: &Parts) -> Neighbour {

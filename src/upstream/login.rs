@@ -16,8 +16,9 @@ use url::Url;
 
 use super::challenge::Challenge;
 use super::credentials::{Credential, Credentials, basic};
+use super::failure::REFUSAL_BYTES_MAX;
 use super::lease::{Lease, Term};
-use super::redirect::{self, Journey};
+use super::redirect::{self, Freight, Journey};
 use super::scope::Scope;
 use super::token::{TokenAnswer, TokenRequest};
 use super::{Caller, Failure, ForwardRequest, Options, Refusal, RequestBody, Upstream, authority_of};
@@ -109,11 +110,10 @@ impl Upstream {
 
     async fn ask_logged_in(&self, journey: Journey<'_>, scope: Scope) -> Result<Response<reqwest::Body>, Failure> {
         let first = self.logged_in(&scope).await?;
-        let answer = redirect::follow(&self.transport, journey.with_caller(&first)).await?;
+        let answer = self.at_rest(redirect::follow(&self.transport, journey.with_caller(&first)).await?).await;
         let Some(second) = self.logged_in_again(&scope, &first, &answer).await? else {
             return self.admitted(answer);
         };
-        drop(answer);
         self.admitted(redirect::follow(&self.transport, journey.with_caller(&second)).await?)
     }
 
@@ -131,14 +131,40 @@ impl Upstream {
         }
         let first = self.logged_in(&scope).await?;
         let again = request.again();
-        let answer = self.send_on(&first, request).await?;
+        let answer = self.at_rest(self.send_on(&first, request).await?).await;
         match (self.logged_in_again(&scope, &first, &answer).await?, again) {
-            (Some(second), Some(again)) => {
-                drop(answer);
-                self.admitted(self.send_on(&second, again).await?)
-            }
+            (Some(second), Some(again)) => self.admitted(self.send_on(&second, again).await?),
             _ => self.admitted(answer),
         }
+    }
+
+    /// Follows the redirect of a blob with the gateway's credentials, which go no further than the upstream's own origin.
+    pub(super) async fn travel_logged_in(
+        &self,
+        journey: &Journey<'_>,
+        scope: &Scope,
+        target: Url,
+    ) -> Result<Response<reqwest::Body>, Failure> {
+        let first = self.logged_in(scope).await?;
+        let attempt = journey.with_caller(&first);
+        let answer = redirect::travel(&self.transport, &attempt, target.clone(), Freight::Blob).await?;
+        let answer = self.at_rest(answer).await;
+        let Some(second) = self.logged_in_again(scope, &first, &answer).await? else {
+            return self.admitted(answer);
+        };
+        let journey = journey.with_caller(&second);
+        self.admitted(redirect::travel(&self.transport, &journey, target, Freight::Blob).await?)
+    }
+
+    /// A refusal whose body was read: what is unread of it would hold up the question for a token where few may be in
+    /// flight.
+    async fn at_rest(&self, answer: Response<reqwest::Body>) -> Response<reqwest::Body> {
+        if !matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return answer;
+        }
+        let (head, body) = answer.into_parts();
+        let body = self.collect(self.streamed(body), REFUSAL_BYTES_MAX, "error").await.unwrap_or_default();
+        Response::from_parts(head, body.into())
     }
 
     /// Learns from the base endpoint what the upstream wants.

@@ -91,6 +91,16 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// Shows no longer how an upstream stands that there is no more: nothing would ever change it. Counts stay.
+    pub fn forget(&self, upstream: &str) {
+        let named = Named { upstream: upstream.to_owned() };
+        self.rate_limit_limit.remove(&named);
+        self.rate_limit_remaining.remove(&named);
+        self.breaker_state.remove(&named);
+    }
+}
+
 /// The counters of one upstream.
 #[derive(Debug)]
 pub(super) struct Meter {

@@ -138,6 +138,8 @@ impl Options {
 /// One registry.
 pub struct Upstream {
     options: Options,
+    /// What stood in the files of TLS.
+    tls_content: Option<[u8; 32]>,
     transport: transport::Transport,
     realm: token::RealmMemory,
     login: login::Login,
@@ -191,6 +193,7 @@ impl Upstream {
     /// A client for this registry, counted under this name.
     pub fn named(name: &str, options: Options, metrics: &Metrics) -> Result<Self, UnusableUpstream> {
         let unusable = |reason| UnusableUpstream { url: options.url.to_string(), reason };
+        let tls_content = options.tls.content();
         let transport = transport::Transport::new(&options, Traffic::new(&options, name, metrics)).map_err(unusable)?;
         let login = login::Login::new(&options).map_err(unusable)?;
         if options.tls.verification == Verification::Insecure {
@@ -200,12 +203,17 @@ impl Upstream {
                 "its certificate is not checked: whoever is on the way can read and change everything"
             );
         }
-        Ok(Self { options, transport, realm: token::RealmMemory::default(), login })
+        Ok(Self { options, tls_content, transport, realm: token::RealmMemory::default(), login })
     }
 
     /// The registry's URL.
     pub const fn url(&self) -> &Url {
         &self.options.url
+    }
+
+    /// One that is made now from the same options would be the same: no file that they name was replaced.
+    pub fn is_up_to_date(&self) -> bool {
+        self.tls_content == self.options.tls.content()
     }
 
     /// Where permission to see what it has comes from.
@@ -428,8 +436,13 @@ impl Upstream {
     ) -> Result<http::Response<StreamedBody>, Failure> {
         let url = self.endpoint(&request.path, request.query.as_deref());
         let headers = headers::of_part(&request.headers);
+        let scope = Scope::of(&request.method, &request.path, request.query.as_deref());
         let journey = Journey { method: request.method, url, caller, headers };
-        let answer = redirect::travel(&self.transport, &journey, target, Freight::Blob).await?;
+        let answer = if caller.is_gateway() {
+            Box::pin(self.travel_logged_in(&journey, &scope, target)).await?
+        } else {
+            redirect::travel(&self.transport, &journey, target, Freight::Blob).await?
+        };
         Ok(answer.map(|inner| self.streamed(inner)))
     }
 

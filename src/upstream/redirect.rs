@@ -83,7 +83,10 @@ pub(super) async fn follow(transport: &Transport, journey: Journey<'_>) -> Resul
     if !is_redirect(answer.status()) {
         return Ok(answer);
     }
-    match next_hop(&journey.url, answer.headers()) {
+    let first = next_hop(&journey.url, answer.headers());
+    // What is unread of it would hold up the next request where few may be in flight.
+    drop(answer);
+    match first {
         Ok(first) => travel(transport, &journey, first, Freight::Document).await,
         Err(refusal) => {
             transport.traffic.note_redirect(RedirectAction::Refused);

@@ -9,6 +9,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use sha2::{Digest as _, Sha256};
 use url::{Host, Url};
 
 use super::pem;
@@ -23,6 +24,20 @@ pub struct Tls {
     pub certificate: Option<ClientCertificate>,
     /// Whether the certificate of the upstream's own origin is checked. Others always are.
     pub verification: Verification,
+}
+
+impl Tls {
+    /// A hash of what stands in its files, which tells when one was replaced; `None` where one cannot be read.
+    pub(super) fn content(&self) -> Option<[u8; 32]> {
+        let certificate = self.certificate.iter().flat_map(|certificate| [&certificate.chain, &certificate.key]);
+        let mut hash = Sha256::new();
+        for file in self.authorities.iter().chain(certificate) {
+            let bytes = std::fs::read(file).ok()?;
+            hash.update(bytes.len().to_le_bytes());
+            hash.update(bytes);
+        }
+        Some(hash.finalize().into())
+    }
 }
 
 /// A certificate by which the gateway is known to the upstream.
