@@ -59,7 +59,7 @@ pub fn run() -> ExitCode {
         Err(Misread::File(error)) => return complain(&error.to_string()),
     };
     let done = match command {
-        Command::Serve(arguments) => serve::run(*arguments, file, line),
+        Command::Serve(arguments) => serve::run(*arguments, &file, line),
         Command::CheckConfig(arguments) => check_config::run(&arguments, &file, &line),
         Command::Translate(arguments) => translate::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

@@ -36,7 +36,7 @@ struct CannotListen {
     reason: std::io::Error,
 }
 
-pub(super) fn run(arguments: ServeArguments, file: File, line: CommandLine) -> Result<(), Failure> {
+pub(super) fn run(arguments: ServeArguments, file: &File, line: CommandLine) -> Result<(), Failure> {
     // Dropped last: what the end says is written too.
     let _log = start_log(&arguments)?;
     for name in unknown_variables::<Commands>() {
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: ServeArguments, file: File, line: CommandLine) -> R
     if let Some(arming) = arguments.fault_point {
         crate::store::fault_point::arm(arming);
     }
-    let options = arguments.options(&file)?;
+    let options = arguments.options(file)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(arguments, options, line))
 }
 

@@ -63,7 +63,7 @@ pub struct AuthArguments {
     #[arg(long, env = "SCHEMABRIDGE_PASSWORD_FILE", value_name = "FILE")]
     password_file: Option<PathBuf>,
 
-    /// The file of `docker-config` [default: $REGISTRY_AUTH_FILE, or else docker's own]
+    /// The file of `docker-config` [default: that of `REGISTRY_AUTH_FILE`, or else docker's own]
     #[arg(long, env = "SCHEMABRIDGE_DOCKER_CONFIG", value_name = "FILE")]
     docker_config: Option<PathBuf>,
 

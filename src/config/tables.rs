@@ -246,7 +246,7 @@ impl UpstreamTable {
     pub(super) fn named(name: Name, url: Url) -> Self {
         let prefix = Some(name.0.clone());
         let aliases = Some(vec![name.0.clone()]);
-        Self { prefix, aliases, ..Self::of(name, url) }
+        Self { aliases, prefix, ..Self::of(name, url) }
     }
 
     /// `--upstream URL`.

@@ -68,15 +68,14 @@ impl Exchange {
             Credentials::Others => Caller::default(),
         };
         let caller = match options.callers {
-            Callers::Themselves => own,
             // What goes upstream for everybody alike holds nothing of one client's.
             Callers::TheGateway => Caller::gateway(),
             Callers::ThemselvesOrTheGateway if own.authorization().is_none() => Caller::gateway(),
-            Callers::ThemselvesOrTheGateway => own,
+            Callers::Themselves | Callers::ThemselvesOrTheGateway => own,
         };
         let (prefix, named_path, stale) = (routed.prefix, None, Mutex::default());
         let record = Record::of(routed.admission);
-        Self { caller, client, body, record, neighbour, prefix, named_path, external_url, stale, head }
+        Self { head, body, caller, client, record, neighbour, prefix, named_path, external_url, stale }
     }
 
     /// Asks for another path from here on.
