@@ -137,6 +137,7 @@ impl Options {
 /// One registry.
 pub struct Upstream {
     options: Options,
+    tls_files: tls::Files,
     transport: transport::Transport,
     realm: token::RealmMemory,
     login: login::Login,
@@ -190,6 +191,8 @@ impl Upstream {
     /// A client for this registry, counted under this name.
     pub fn named(name: &str, options: Options, metrics: &Metrics) -> Result<Self, UnusableUpstream> {
         let unusable = |reason| UnusableUpstream { url: options.url.to_string(), reason };
+        // Before they are used: what changes meanwhile is seen later.
+        let tls_files = options.tls.files();
         let transport = transport::Transport::new(&options, Traffic::new(&options, name, metrics)).map_err(unusable)?;
         let login = login::Login::new(&options).map_err(unusable)?;
         if options.tls.verification == Verification::Insecure {
@@ -199,7 +202,12 @@ impl Upstream {
                 "its certificate is not checked: whoever is on the way can read and change everything"
             );
         }
-        Ok(Self { options, transport, realm: token::RealmMemory::default(), login })
+        Ok(Self { options, tls_files, transport, realm: token::RealmMemory::default(), login })
+    }
+
+    /// Whether the files of its TLS settings are still what they were when it was made.
+    pub fn is_up_to_date(&self) -> bool {
+        self.options.tls.files() == self.tls_files
     }
 
     /// The registry's URL.

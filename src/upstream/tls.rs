@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use sha2::{Digest as _, Sha256};
 use url::{Host, Url};
 
 /// How the upstream's certificate is checked, and which one the gateway shows.
@@ -23,6 +24,19 @@ pub struct Tls {
     /// Whether the certificate of the upstream's own origin is checked. Others always are.
     pub verification: Verification,
 }
+
+impl Tls {
+    /// What stands in its files, as far as they can be read.
+    pub(super) fn files(&self) -> Files {
+        let own = self.certificate.iter().flat_map(|own| [&own.chain, &own.key]);
+        let digest = |file: &PathBuf| std::fs::read(file).ok().map(|bytes| Sha256::digest(bytes).into());
+        Files(self.authorities.iter().chain(own).map(digest).collect())
+    }
+}
+
+/// The digests of some files: a private key is not kept to be compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Files(Vec<Option<[u8; 32]>>);
 
 /// A certificate by which the gateway is known to the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
