@@ -9,9 +9,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 
 use crate::config::ServeArguments;
+use crate::config::file::File;
 use crate::gateway::Service;
 
 use super::{Command, CommandLine, Failure};
@@ -51,20 +52,13 @@ impl Metrics {
 
 /// Reads the configuration again on SIGHUP and when the file changes; never returns. One that cannot be used changes
 /// nothing.
-pub(super) async fn keep_up(
-    line: CommandLine,
-    arguments: ServeArguments,
-    service: Arc<Service>,
-    metrics: Metrics,
-) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut file = Watched::new(arguments.config.clone());
+pub(super) async fn keep_up(mut again: Again, mut hangup: Signal, service: Arc<Service>, metrics: Metrics) {
     loop {
         tokio::select! {
-            _ = hangup.recv() => file.has_changed().await,
-            () = file.change() => true,
+            _ = hangup.recv() => again.file.has_changed().await,
+            () = again.file.change() => true,
         };
-        let read = again(&line, &arguments, &service);
+        let read = again.read(&service);
         let result = match &read {
             Ok(()) => {
                 metrics.note_success();
@@ -80,14 +74,33 @@ pub(super) async fn keep_up(
     }
 }
 
-fn again(line: &CommandLine, before: &ServeArguments, service: &Service) -> Result<(), Failure> {
-    let (commands, file) = line.read()?;
-    let Command::Serve(arguments) = commands.command else { return Ok(()) };
-    service.change(arguments.site(&file)?)?;
-    if arguments.start_only() != before.start_only() {
-        tracing::warn!("addresses, store, memory, key or log were changed: that takes effect with the next start");
+/// What it takes to read the configuration again.
+pub(super) struct Again {
+    line: CommandLine,
+    file: Watched,
+    /// What was said at the start.
+    arguments: ServeArguments,
+    tables: File,
+}
+
+impl Again {
+    pub(super) fn new(line: CommandLine, arguments: &ServeArguments, file: &File) -> Self {
+        let watched = Watched::new(arguments.config.clone());
+        Self { line, file: watched, arguments: arguments.clone(), tables: file.clone() }
     }
-    Ok(())
+
+    fn read(&self, service: &Service) -> Result<(), Failure> {
+        let (commands, file) = self.line.read()?;
+        let Command::Serve(arguments) = commands.command else { return Ok(()) };
+        // Whatever addresses the file names now, these are where clients come from.
+        service.change(arguments.site(&file, &self.arguments.listen)?)?;
+        if arguments.start_only(&file) != self.arguments.start_only(&self.tables) {
+            tracing::warn!(
+                "addresses, store, memory, key, blob cache or log were changed: that takes effect with the next start"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// The file, and what was in it when it was last looked at. Its bytes tell: Kubernetes changes a file by changing where a
