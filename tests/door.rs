@@ -245,7 +245,7 @@ async fn with_certificate(gateway: &Arc<Service>, names: &[SubjectName], authori
     let request = Request::get(TAGGED).header("Host", "gateway.test").header("Authorization", authorization);
     let mut request = request.body(Empty::<Bytes>::new()).unwrap();
     request.extensions_mut().insert(ClientCertificate { names: names.to_vec() });
-    gateway.answer(request, SocketAddr::from(([192, 0, 2, 1], 40_000))).await
+    Box::pin(gateway.answer(request, SocketAddr::from(([192, 0, 2, 1], 40_000)))).await
 }
 
 #[tokio::test]

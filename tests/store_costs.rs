@@ -182,7 +182,8 @@ async fn primed(upstream: &Upstream, directory: &std::path::Path) -> Arc<Service
     all.shared.store = Location::Directory(directory.to_owned());
     let gateway = Service::start(all).unwrap();
     let request = http::Request::head(TAGGED).header("host", "registry").header("accept", "*/*");
-    let primed = gateway.answer(request.body(Empty::<Bytes>::new()).unwrap(), ([127, 0, 0, 1], 1).into()).await;
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let primed = Box::pin(gateway.answer(request, ([127, 0, 0, 1], 1).into())).await;
     assert_eq!(primed.status(), 200);
     gateway
 }

@@ -26,5 +26,6 @@ pub(super) fn run(arguments: &Arguments, file: &File, line: &CommandLine) -> Res
     let options = arguments.serve.options(file)?;
     options.site.check()?;
     serve::tls(&arguments.serve)?;
-    print(crate::config::in_force(&line.flags()?, &arguments.serve.gateway.tables(file)?, file, &options).as_bytes())
+    let shown = crate::config::in_force(&line.flags()?, &arguments.serve.gateway, file, &options)?;
+    print(shown.as_bytes())
 }

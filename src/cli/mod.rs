@@ -21,7 +21,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::file::{File, UnusableFile};
-use crate::config::{self, ServeArguments};
+use crate::config::{self, ServeArguments, one_line};
 
 /// Answers every container client in a manifest format that it can read.
 #[derive(Parser, Debug)]
@@ -63,7 +63,7 @@ pub fn run() -> ExitCode {
         Err(Misread::File(error)) => return complain(&error.to_string()),
     };
     let done = match command {
-        Command::Serve(arguments) => serve::run(*arguments, file, line),
+        Command::Serve(arguments) => serve::run(*arguments, &file, line),
         Command::CheckConfig(arguments) => check_config::run(&arguments, &file, &line),
         Command::Translate(arguments) => translate::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
@@ -141,27 +141,6 @@ fn refused(error: &clap::Error) -> ExitCode {
         return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     complain(&one_line(error))
-}
-
-fn one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let sentence: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-    let line = without_password(&sentence.join(" "));
-    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
-}
-
-/// A mistyped value is repeated, but not where it may hold a password: one with an `@` is a URL with a user, however odd.
-fn without_password(line: &str) -> String {
-    const BEFORE: &str = "invalid value '";
-    const AFTER: &str = "' for '--";
-    let (Some(start), Some(end)) = (line.find(BEFORE), line.rfind(AFTER)) else { return line.to_owned() };
-    match line.get(start + BEFORE.len()..end) {
-        Some(value) if value.contains('@') => {
-            let (before, after) = (line.get(..start).unwrap_or_default(), line.get(end..).unwrap_or_default());
-            format!("{before}{BEFORE}[redacted]{after}")
-        }
-        _ => line.to_owned(),
-    }
 }
 
 fn complain(line: &str) -> ExitCode {

@@ -39,22 +39,25 @@ struct CannotListen {
     reason: std::io::Error,
 }
 
-pub(super) fn run(arguments: ServeArguments, file: File, line: CommandLine) -> Result<(), Failure> {
+pub(super) fn run(arguments: ServeArguments, file: &File, line: CommandLine) -> Result<(), Failure> {
     // Dropped last: what the end says is written too.
     let _log = start_log(&arguments)?;
-    for name in unknown_variables::<Commands>() {
+    for name in unknown_variables::<Commands>(file) {
         tracing::warn!(name, "this environment variable is none of schemabridge's: see `schemabridge serve --help`");
     }
     #[cfg(debug_assertions)]
     if let Some(arming) = arguments.fault_point {
         crate::store::fault_point::arm(arming);
     }
-    let options = arguments.options(&file)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(arguments, options, line))
+    let options = arguments.options(file)?;
+    let again = reload::Again::new(line, &arguments, file);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(arguments, options, again))
 }
 
-async fn serve(arguments: ServeArguments, options: ServiceOptions, line: CommandLine) -> Result<(), Failure> {
+async fn serve(arguments: ServeArguments, options: ServiceOptions, again: reload::Again) -> Result<(), Failure> {
     let tls = tls(&arguments)?;
+    // From here on, being told to read the file again does not end the process.
+    let hangup = signal(SignalKind::hangup())?;
     let mut listeners = Vec::new();
     for address in &arguments.listen {
         listeners.push(listen("--listen", *address)?);
@@ -84,7 +87,7 @@ async fn serve(arguments: ServeArguments, options: ServiceOptions, line: Command
     running.spawn(server::serve_with(admin, stop.clone().cancelled_owned(), answer));
     let (shared, bounds, until) = (service.shared().clone(), arguments.bounds.bounds(), stop.clone());
     running.spawn(async move { until.run_until_cancelled(shared.tend_store(bounds)).await });
-    let (keeping_up, until) = (reload::keep_up(line, arguments, service, reloads), stop.clone());
+    let (keeping_up, until) = (reload::keep_up(again, hangup, service, reloads), stop.clone());
     running.spawn(async move { until.run_until_cancelled(keeping_up).await });
     running.close();
 

@@ -16,7 +16,7 @@ use super::{Unusable, docker_config, platform_settings};
 /// How long what a command prints is good where nothing is said.
 const EXEC_LIFETIME: Duration = Duration::from_secs(300);
 /// The variable that holds the password where the flags name a user and no file.
-const PASSWORD_VARIABLE: &str = "SCHEMABRIDGE_PASSWORD";
+pub(super) const PASSWORD_VARIABLE: &str = "SCHEMABRIDGE_PASSWORD";
 
 /// Whose credentials an upstream is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
@@ -63,7 +63,7 @@ pub struct AuthArguments {
     #[arg(long, env = "SCHEMABRIDGE_PASSWORD_FILE", value_name = "FILE")]
     password_file: Option<PathBuf>,
 
-    /// The file of `docker-config` [default: $REGISTRY_AUTH_FILE, or else docker's own]
+    /// The file of `docker-config` [default: that of `REGISTRY_AUTH_FILE`, or else docker's own]
     #[arg(long, env = "SCHEMABRIDGE_DOCKER_CONFIG", value_name = "FILE")]
     docker_config: Option<PathBuf>,
 
@@ -110,6 +110,11 @@ impl AuthMode {
 }
 
 impl AuthArguments {
+    /// What holds for this upstream: its own word, or else the flags'.
+    pub(super) fn said_of(&self, upstream: &UpstreamTable) -> AuthTable {
+        if *upstream.auth() == AuthTable::default() { self.table() } else { upstream.auth().clone() }
+    }
+
     /// What the file would say.
     fn table(&self) -> AuthTable {
         let has_password_in_environment = self.username.is_some() && self.password_file.is_none();
@@ -133,7 +138,7 @@ pub(super) fn decide(
     options: &mut Options,
 ) -> Result<(), Unusable> {
     let unusable = |words: &str| Unusable::upstream(upstream.name(), words);
-    let said = if *upstream.auth() == AuthTable::default() { flags.table() } else { upstream.auth().clone() };
+    let said = flags.said_of(upstream);
     let given = said.given();
     let mode = said.mode.or(given).unwrap_or(match binding {
         Binding::Bound => AuthMode::Passthrough,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use crate::gateway::door::{self, Anonymous, Anyone, Credentials, Door, DoorOptions, Entrance, NamePattern, Plan};
 use crate::gateway::{Callers, Options};
@@ -25,7 +25,7 @@ pub struct DoorArguments {
     tokens_file: Option<PathBuf>,
 
     /// Let anybody pull, even where the gateway shows upstreams credentials of its own
-    #[arg(long, env = "SCHEMABRIDGE_ALLOW_ANONYMOUS", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, env = "SCHEMABRIDGE_ALLOW_ANONYMOUS", value_name = "true|false", value_parser = clap::builder::BoolishValueParser::new(), action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     allow_anonymous: bool,
 }
 

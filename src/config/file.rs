@@ -5,11 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Command;
+use clap::{Arg, ArgAction, Command};
 use toml::{Table, Value};
 
-use super::keys;
 use super::tables::Tables;
+use super::{keys, mistake};
 
 /// What a file says.
 #[derive(Clone, Debug, Default)]
@@ -38,17 +38,20 @@ impl File {
 
     /// The same for the text of one.
     pub fn parse(text: &str, command: &Command) -> Result<Self, String> {
-        let mut table: Table = toml::from_str(text).map_err(|error| in_one_line(&error))?;
+        let mut table: Table = toml::from_str(text).map_err(|error| with_line(&error, text))?;
         let known = keys::flags(command);
         let names = known.iter().map(|flag| flag.key.as_str());
         keys::check(&table, &names.chain(keys::TABLES).collect::<Vec<_>>())?;
         let mut flags = Vec::new();
         for flag in &known {
             if let Some(value) = table.remove(&flag.key) {
-                flags.push((flag.id.clone(), texts(&flag.key, value)?));
+                let values = texts(&flag.key, value)?;
+                let argument = command.get_arguments().find(|argument| argument.get_id() == flag.id.as_str());
+                argument.map_or(Ok(()), |argument| check(argument, &flag.key, &values))?;
+                flags.push((flag.id.clone(), values));
             }
         }
-        let tables = Tables::deserialize(table)?;
+        let tables = Tables::read(table)?;
         Ok(Self { flags, tables })
     }
 
@@ -59,6 +62,17 @@ impl File {
             command.mut_arg(id, |argument| argument.default_values(values))
         })
     }
+}
+
+/// What the flag would refuse is refused, even where another goes before it.
+fn check(argument: &Arg, key: &str, values: &[String]) -> Result<(), String> {
+    if values.is_empty() && !matches!(argument.get_action(), ArgAction::Append) {
+        return Err(format!("`{key}` is an empty list: expected one value"));
+    }
+    let flag = argument.get_long().unwrap_or_default();
+    let written = values.iter().map(|value| format!("--{flag}={value}"));
+    let alone = Command::new("file").no_binary_name(true).arg(argument);
+    alone.try_get_matches_from(written).map(drop).map_err(|error| mistake::in_words_of_the_file(&error, key))
 }
 
 /// A value as it would be written behind its flag.
@@ -75,7 +89,21 @@ fn texts(key: &str, value: Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// The library's words without the drawing of the line, which could hold a secret.
+/// Which line is none, without what stands in it, which could be a secret.
+fn with_line(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let words = in_one_line(error);
+    before.map_or_else(|| words.clone(), |before| format!("line {}: {words}", before.matches('\n').count() + 1))
+}
+
+/// The library's words and the key that they are about. There is no drawing of a line in them: where the error comes of
+/// values, the library has none.
 pub(super) fn in_one_line(error: &toml::de::Error) -> String {
-    error.message().split_whitespace().collect::<Vec<_>>().join(" ")
+    let words = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = words.strip_prefix("missing field ").map_or_else(|| words.clone(), |key| format!("{key} is missing"));
+    let text = error.to_string();
+    match text.trim_end().rsplit_once("\nin `").filter(|_| error.span().is_none()) {
+        Some((_, key)) => format!("`{key}: {words}"),
+        None => words,
+    }
 }

@@ -257,11 +257,7 @@ pub(super) fn flags(command: &Command) -> Vec<Flag> {
             key: long.replace('-', "_"),
             long: format!("--{long}"),
             variable: argument.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-            default: if matches!(argument.get_action(), ArgAction::SetTrue) {
-                "false".to_owned()
-            } else {
-                texts.join(",")
-            },
+            default: texts.join(","),
             text: argument.get_help().map(ToString::to_string).unwrap_or_default(),
         })
     };
@@ -270,39 +266,93 @@ pub(super) fn flags(command: &Command) -> Vec<Flag> {
 
 /// Every flag that a file may say, with what it is now.
 pub fn flags_in_force(command: &Command, matches: &ArgMatches) -> Vec<(String, Vec<String>)> {
-    let in_force = |flag: Flag| {
-        let values = matches.get_raw(&flag.id)?.map(|value| value.to_string_lossy().into_owned());
-        Some((flag.key, values.collect()))
+    let is_list = |flag: &Flag| {
+        let mut arguments = command.get_arguments();
+        arguments
+            .any(|argument| argument.get_id() == flag.id.as_str() && matches!(argument.get_action(), ArgAction::Append))
+    };
+    let in_force = |flag: Flag| match matches.get_raw(&flag.id) {
+        Some(values) => Some((flag.key, values.map(|value| value.to_string_lossy().into_owned()).collect())),
+        None => is_list(&flag).then_some((flag.key, Vec::new())),
     };
     flags(command).into_iter().filter_map(in_force).collect()
 }
 
-/// Every key of a file is one that there is; the error names the nearest.
+/// Every key of a file is one that there is, and every value of a table of its kind; the error names the nearest key, or
+/// what would be accepted.
 pub(super) fn check(file: &Table, top: &[&str]) -> Result<(), String> {
     for (name, value) in file {
         if !top.contains(&name.as_str()) {
             return Err(unknown(name, top.iter().copied()));
         }
-        if TABLES.contains(&name.as_str()) {
-            check_within(name, value)?;
+        if !TABLES.contains(&name.as_str()) {
+            continue;
+        }
+        match value {
+            Value::Array(entries) if LISTS.contains(&name.as_str()) => {
+                let check = |(place, entry)| {
+                    let of_entry = |words: String| format!("{}: {words}", called(name, place, entry));
+                    check_within(name, entry).map_err(of_entry)
+                };
+                entries.iter().enumerate().try_for_each(check)?;
+            }
+            Value::Table(_) if !LISTS.contains(&name.as_str()) => check_within(name, value)?,
+            other => return Err(format!("`{name}` is {}: expected {}", other.type_str(), in_brackets(name))),
         }
     }
     Ok(())
 }
 
-fn check_within(path: &str, value: &Value) -> Result<(), String> {
-    match value {
-        Value::Array(entries) => entries.iter().try_for_each(|entry| check_within(path, entry)),
-        Value::Table(table) => table.iter().try_for_each(|(name, value)| {
-            let path = format!("{path}.{name}");
-            let below = format!("{path}.");
-            if KEYS.iter().any(|key| key.path.starts_with(&below)) {
-                return check_within(&path, value);
-            }
-            if KEYS.iter().any(|key| key.path == path) { Ok(()) } else { Err(unknown(&path, paths())) }
-        }),
-        _ => Ok(()),
+/// What people call one of several tables: its name, or else its number.
+pub(super) fn called(list: &str, place: usize, entry: &Value) -> String {
+    match entry.get("name").and_then(Value::as_str) {
+        Some(name) => format!("{list} `{name}`"),
+        None => format!("{} number {}", in_brackets(list), place + 1),
     }
+}
+
+fn check_within(path: &str, value: &Value) -> Result<(), String> {
+    let Value::Table(table) = value else {
+        return Err(format!("`{path}` is {}: expected a table", value.type_str()));
+    };
+    table.iter().try_for_each(|(name, value)| check_value(&format!("{path}.{name}"), value))
+}
+
+fn check_value(path: &str, value: &Value) -> Result<(), String> {
+    let below = format!("{path}.");
+    if KEYS.iter().any(|key| key.path.starts_with(&below)) {
+        return match value {
+            Value::Array(entries) if path == TAG_RULES => {
+                entries.iter().try_for_each(|entry| check_within(path, entry))
+            }
+            _ if path == TAG_RULES => Err(format!("`{path}` is {}: expected a list of tables", value.type_str())),
+            _ => check_within(path, value),
+        };
+    }
+    let key = KEYS.iter().find(|key| key.path == path).ok_or_else(|| unknown(path, paths()))?;
+    if key.takes(value) { Ok(()) } else { Err(format!("`{path}` is {}: expected {}", value.type_str(), key.form)) }
+}
+
+impl Key {
+    /// Whether a value is of its kind. What else is wrong with it, its type says.
+    fn takes(&self, value: &Value) -> bool {
+        match value {
+            Value::Array(values) => self.form.starts_with("list") && values.iter().all(Value::is_str),
+            Value::Boolean(_) => self.form == "true or false",
+            Value::Integer(_) => self.form.starts_with("number"),
+            Value::String(_) => {
+                !self.form.starts_with("list") && !self.form.starts_with("number") && self.form != "true or false"
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The one table in a table that there may be more than once.
+const TAG_RULES: &str = "upstream.tags.rules";
+
+fn in_brackets(table: &str) -> String {
+    if LISTS.contains(&table) { format!("[[{table}]]") } else { format!("[{table}]") }
 }
 
 /// Every path that may be written: of keys, and of the tables that they are in.
@@ -334,7 +384,7 @@ pub fn documentation(command: &Command) -> String {
         let first = path.split('.').next().unwrap_or_default();
         if first != table {
             table = first;
-            let brackets = if LISTS.contains(&first) { format!("[[{first}]]") } else { format!("[{first}]") };
+            let brackets = in_brackets(first);
             let _ = write!(text, "\n## `{brackets}`\n\n| key | form | default | what it does |\n|---|---|---|---|\n");
         }
         let name = path.strip_prefix(first).and_then(|rest| rest.strip_prefix('.')).unwrap_or(path);

@@ -6,6 +6,7 @@ pub mod clients;
 mod door;
 pub mod file;
 mod keys;
+mod mistake;
 pub mod tables;
 pub mod tls;
 pub(crate) mod values;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, ValueEnum};
 use ipnet::IpNet;
 use url::Url;
 
@@ -34,6 +35,7 @@ use clients::{ClientTable, UnusableClient};
 use door::DoorArguments;
 use file::File;
 pub use keys::{documentation, flags_in_force};
+pub use mistake::one_line;
 use tables::{BlobCacheTable, UpstreamTable};
 use tls::TlsArguments;
 
@@ -92,22 +94,27 @@ impl ServeArguments {
         Ok(ServiceOptions { site: self.with_door(options.site)?, ..options })
     }
 
-    /// What may change while it runs, as these and the file say.
-    pub fn site(&self, file: &File) -> Result<Site, Unusable> {
-        self.with_door(self.gateway.site(file)?)
+    /// What may change while it runs, as these and the file say; clients connect to these addresses until it ends.
+    pub fn site(&self, file: &File, listened: &[SocketAddr]) -> Result<Site, Unusable> {
+        let site = self.with_door(self.gateway.site(file)?)?;
+        self.door.check(site.door.as_deref(), listened, &site.upstreams)?;
+        Ok(site)
     }
 
     fn with_door(&self, site: Site) -> Result<Site, Unusable> {
+        if self.listen.is_empty() {
+            return Err(Unusable::NoListener);
+        }
         let door = self.door.door(self.tls.client_names()?)?;
         self.door.check(door.as_deref(), &self.listen, &site.upstreams)?;
         Ok(Site { door, ..site })
     }
 
     /// What holds from the start to the end, whatever the file says meanwhile.
-    pub fn start_only(&self) -> impl PartialEq + use<> {
+    pub fn start_only(&self, file: &File) -> impl PartialEq + use<> {
         let (gateway, bounds) = (&self.gateway, self.bounds.bounds());
         let store = (gateway.store.store.clone(), gateway.store.store_endpoint.clone(), bounds);
-        let memory = (gateway.cache_size, gateway.signing_key.clone());
+        let memory = (gateway.cache_size, gateway.signing_key.clone(), file.tables.blob_cache.clone());
         let connections = (self.listen.clone(), self.tls.files().ok(), self.admin_listen);
         (connections, store, memory, self.log_format, self.log_level)
     }
@@ -173,7 +180,7 @@ pub struct GatewayArguments {
     pub upstream_ca: Option<PathBuf>,
 
     /// Let pushes through to the upstream
-    #[arg(long, env = "SCHEMABRIDGE_PUSH", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, env = "SCHEMABRIDGE_PUSH", value_name = "true|false", value_parser = clap::builder::BoolishValueParser::new(), action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub push: bool,
 
     /// What an unknown client that sends no Accept header gets
@@ -376,6 +383,9 @@ pub enum Unusable {
         "--upstream is missing: expected the URL of the registry behind the gateway, such as `--upstream https://registry.example`"
     )]
     NoUpstream,
+    /// A file that names no address.
+    #[error("`listen` is empty: expected an address and a port at least, such as `127.0.0.1:5000`")]
+    NoListener,
     /// Two upstreams with one name.
     #[error("two upstreams are called `{0}`: expected a name of its own for each")]
     TwoOfOneName(String),
@@ -606,17 +616,20 @@ pub fn docker_config() -> Option<PathBuf> {
 /// What is in force, as a file would say it: every flag and every upstream, without secrets.
 pub fn in_force(
     flags: &[(String, Vec<String>)],
-    tables: &[UpstreamTable],
+    gateway: &GatewayArguments,
     file: &File,
     options: &ServiceOptions,
-) -> String {
+) -> Result<String, Unusable> {
     let value = |values: &[String]| match values {
         [one] => toml::Value::from(one.as_str()),
         several => toml::Value::from(several.to_vec()),
     };
     let mut shown: toml::Table = flags.iter().map(|(key, values)| (key.clone(), value(values))).collect();
-    let upstreams = tables.iter().zip(&options.site.upstreams);
-    let upstreams = upstreams.map(|(table, (options, names))| toml::Value::Table(table.in_force(options, names)));
+    let tables = gateway.tables(file)?;
+    let upstreams = tables.iter().zip(&options.site.upstreams).map(|(table, (options, names))| {
+        let auth = gateway.auth.said_of(table);
+        toml::Value::Table(table.in_force(&auth, options, names))
+    });
     shown.insert("upstream".to_owned(), toml::Value::Array(upstreams.collect()));
     if !file.tables.clients.is_empty() {
         let clients = file.tables.clients.iter().map(|client| toml::Value::Table(client.in_force()));
@@ -625,21 +638,20 @@ pub fn in_force(
     if let Some(cache) = &file.tables.blob_cache {
         shown.insert("blob_cache".to_owned(), toml::Value::Table(cache.in_force()));
     }
-    shown.to_string()
+    Ok(shown.to_string())
 }
 
-/// The variables of the environment that begin like ours and are not: most likely a misspelt flag. What Kubernetes
-/// injects for a service of our name is left out.
-pub fn unknown_variables<Commands: CommandFactory>() -> Vec<String> {
+/// The variables of the environment that begin like ours and are not: most likely a misspelt flag. Those that hold a
+/// password are known, and what Kubernetes injects for a service of our name is left out.
+pub fn unknown_variables<Commands: CommandFactory>(file: &File) -> Vec<String> {
     let command = Commands::command();
-    let known: BTreeSet<String> = command
-        .get_subcommands()
-        .flat_map(clap::Command::get_arguments)
-        .filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned))
-        .collect();
+    let flags = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    let twins = flags.filter_map(|argument| argument.get_env()?.to_str());
+    let passwords = file.tables.upstreams.iter().filter_map(UpstreamTable::password_variable);
+    let known: BTreeSet<&str> = twins.chain(passwords).chain([auth::PASSWORD_VARIABLE]).collect();
     let mut unknown: Vec<String> = std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
+        .filter(|name| name.starts_with(PREFIX) && !known.contains(name.as_str()))
         .filter(|name| !name.starts_with("SCHEMABRIDGE_PORT") && !name.starts_with("SCHEMABRIDGE_SERVICE_"))
         .collect();
     unknown.sort();

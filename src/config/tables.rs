@@ -3,7 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use serde::de::Error as _;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 use url::Url;
@@ -21,17 +21,14 @@ use crate::upstream::{
 use super::auth::{AnonymousAs, AuthMode};
 use super::clients::ClientTable;
 use super::file::in_one_line;
-use super::{Challenge, RedirectsForm, Unusable, Variant, values};
+use super::{Challenge, RedirectsForm, Unusable, Variant, keys, values};
 
 /// Every table.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tables {
     /// The upstreams.
-    #[serde(rename = "upstream")]
     pub upstreams: Vec<UpstreamTable>,
     /// What is said of clients; the first that is about one holds.
-    #[serde(rename = "client")]
     pub clients: Vec<ClientTable>,
     /// Where blobs are kept.
     pub blob_cache: Option<BlobCacheTable>,
@@ -236,9 +233,27 @@ impl<'de> Deserialize<'de> for TagGlob {
 
 impl Tables {
     /// The tables in what is left of a file.
-    pub(super) fn deserialize(table: Table) -> Result<Self, String> {
-        table.try_into().map_err(|error| in_one_line(&error))
+    pub(super) fn read(mut file: Table) -> Result<Self, String> {
+        Ok(Self {
+            upstreams: entries(&mut file, "upstream")?,
+            clients: entries(&mut file, "client")?,
+            blob_cache: file.remove("blob_cache").map(|value| entry(value, "[blob_cache]")).transpose()?,
+        })
     }
+}
+
+/// What stands in the tables of this name; an error says in which of them.
+fn entries<Entry: DeserializeOwned>(file: &mut Table, name: &str) -> Result<Vec<Entry>, String> {
+    let Some(Value::Array(values)) = file.remove(name) else { return Ok(Vec::new()) };
+    let read = |(place, value)| {
+        let called = keys::called(name, place, &value);
+        entry(value, &called)
+    };
+    values.into_iter().enumerate().map(read).collect()
+}
+
+fn entry<Entry: DeserializeOwned>(value: Value, called: &str) -> Result<Entry, String> {
+    value.try_into().map_err(|error| format!("{called}: {}", in_one_line(&error)))
 }
 
 impl UpstreamTable {
@@ -246,7 +261,7 @@ impl UpstreamTable {
     pub(super) fn named(name: Name, url: Url) -> Self {
         let prefix = Some(name.0.clone());
         let aliases = Some(vec![name.0.clone()]);
-        Self { prefix, aliases, ..Self::of(name, url) }
+        Self { aliases, prefix, ..Self::of(name, url) }
     }
 
     /// `--upstream URL`.
@@ -347,6 +362,11 @@ impl UpstreamTable {
         Ok(options)
     }
 
+    /// The variable that it reads a password from.
+    pub(super) fn password_variable(&self) -> Option<&str> {
+        self.auth.password_variable.as_deref()
+    }
+
     /// What it says of credentials.
     pub(super) const fn auth(&self) -> &AuthTable {
         &self.auth
@@ -374,8 +394,8 @@ impl UpstreamTable {
         policy
     }
 
-    /// The same with nothing left open. Secrets are not in it.
-    pub(super) fn in_force(&self, options: &Options, names: &RouteNames) -> Table {
+    /// The same with nothing left open, where this holds of credentials. Secrets are not in it.
+    pub(super) fn in_force(&self, auth: &AuthTable, options: &Options, names: &RouteNames) -> Table {
         let texts = |texts: &[String]| Value::from(texts.to_vec());
         let shown = |values: &mut dyn Iterator<Item = String>| Value::from(values.collect::<Vec<_>>());
         let time = |time: std::time::Duration| Value::from(values::in_words(time));
@@ -411,7 +431,7 @@ impl UpstreamTable {
         table.insert("redirects".to_owned(), Value::from(RedirectsForm::from(&upstream.redirects).word()));
         table.insert("redirect_hosts".to_owned(), globs(&upstream.redirect_hosts));
         table.insert("catalog".to_owned(), Value::from(options.catalog == Catalog::Filtered));
-        let auth = self.auth.in_force(options);
+        let auth = auth.in_force(options);
         let (tls, proxy, limits) =
             (tls_in_force(&upstream.tls), self.proxy.in_force(), limits_in_force(&upstream.limits));
         for (name, below) in [
@@ -510,6 +530,10 @@ impl ProxyTable {
             }
             (true, false) => Ok(Some(ProxyUse::Direct)),
             (false, true) => Ok(Some(ProxyUse::Named(named))),
+            (false, false) if !named.no_proxy.is_empty() => {
+                let words = "`proxy.no_proxy` is an exception to nothing: expected `https` or `http` beside it";
+                Err(Unusable::upstream(upstream, words))
+            }
             (false, false) => Ok(None),
         }
     }

@@ -146,7 +146,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn in_words(duration: Duration) -> String {
     const UNITS: [(u128, &str); 5] = [(24 * 3_600_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
     let milliseconds = duration.as_millis();
-    let whole = UNITS.iter().find(|(unit, _)| milliseconds >= *unit && milliseconds % unit == 0);
+    let whole = UNITS.iter().find(|(unit, _)| milliseconds >= *unit && milliseconds.is_multiple_of(*unit));
     whole.map_or_else(|| "0s".to_owned(), |(unit, word)| format!("{}{word}", milliseconds / unit))
 }
 

@@ -81,11 +81,10 @@ impl Exchange {
             Credentials::Others => Caller::default(),
         };
         let caller = match options.callers {
-            Callers::Themselves => own,
             // What goes upstream for everybody alike holds nothing of one client's.
             Callers::TheGateway => Caller::gateway(),
             Callers::ThemselvesOrTheGateway if own.authorization().is_none() => Caller::gateway(),
-            Callers::ThemselvesOrTheGateway => own,
+            Callers::Themselves | Callers::ThemselvesOrTheGateway => own,
         };
         let Routed { prefix, credentials, admission } = routed;
         let (record, named_path, stale) = (Record::of(admission), None, Mutex::default());

@@ -128,7 +128,6 @@ impl Fault {
             }
             Self::Store(_) | Self::SigningKey(_) | Self::LoginsBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::LoginWanted(_) => StatusCode::UNAUTHORIZED,
-            Self::CertificateWanted => StatusCode::FORBIDDEN,
             Self::TooManyLogins(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NameInvalid(_) | Self::ReferenceInvalid(_) | Self::DigestInvalid(_) | Self::BadRequest(_) => {
@@ -137,7 +136,7 @@ impl Fault {
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::NotFound | Self::Lost | Self::UnknownUpstream(_) => StatusCode::NOT_FOUND,
-            Self::RepositoryDenied(_) => StatusCode::FORBIDDEN,
+            Self::CertificateWanted | Self::RepositoryDenied(_) => StatusCode::FORBIDDEN,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

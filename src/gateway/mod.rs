@@ -219,6 +219,11 @@ impl Gateway {
         &self.options
     }
 
+    /// Whether the files that it was made with are still what they were.
+    fn is_up_to_date(&self) -> bool {
+        self.upstream.is_up_to_date()
+    }
+
     /// Answers one request from a client behind this neighbour, whose path is the upstream's. Never fails: whatever breaks is an answer
     /// too.
     async fn answer<B>(self: &Arc<Self>, request: Request<B>, neighbour: Neighbour, routed: Routed) -> Response<Body>

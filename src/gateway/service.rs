@@ -45,11 +45,10 @@ pub struct Site {
 }
 
 impl Site {
-    /// What stands against it, without starting anything.
+    /// What stands against it: all is made ready as for a start, beside a store in memory, and nobody is asked.
     pub fn check(&self) -> Result<(), StartError> {
-        let names: Vec<_> = self.upstreams.iter().map(|(_, names)| names.clone()).collect();
-        RouteTable::new(&names, self.default)?;
-        Ok(())
+        let shared = Shared::start(&SharedOptions::default())?;
+        Table::new(self.clone(), &shared, None).map(drop)
     }
 }
 
@@ -162,7 +161,7 @@ impl Table {
         let routes = RouteTable::new(&names, site.default)?;
         let gateways = options.into_iter().map(|options| {
             // One that did not change keeps its connections, tokens and what it remembers.
-            let is_same = |gateway: &&Arc<Gateway>| *gateway.options() == options && gateway.upstream.is_up_to_date();
+            let is_same = |gateway: &&Arc<Gateway>| *gateway.options() == options && gateway.is_up_to_date();
             let same = previous.and_then(|table| table.gateways.iter().find(is_same));
             same.map_or_else(|| Gateway::new(options, shared).map(Arc::new), |gateway| Ok(Arc::clone(gateway)))
         });

@@ -138,8 +138,7 @@ impl Options {
 /// One registry.
 pub struct Upstream {
     options: Options,
-    /// What stood in the files of TLS.
-    tls_content: Option<[u8; 32]>,
+    tls_files: tls::Files,
     transport: transport::Transport,
     realm: token::RealmMemory,
     login: login::Login,
@@ -193,7 +192,8 @@ impl Upstream {
     /// A client for this registry, counted under this name.
     pub fn named(name: &str, options: Options, metrics: &Metrics) -> Result<Self, UnusableUpstream> {
         let unusable = |reason| UnusableUpstream { url: options.url.to_string(), reason };
-        let tls_content = options.tls.content();
+        // Before they are used: what changes meanwhile is seen later.
+        let tls_files = options.tls.files();
         let transport = transport::Transport::new(&options, Traffic::new(&options, name, metrics)).map_err(unusable)?;
         let login = login::Login::new(&options).map_err(unusable)?;
         if options.tls.verification == Verification::Insecure {
@@ -203,17 +203,17 @@ impl Upstream {
                 "its certificate is not checked: whoever is on the way can read and change everything"
             );
         }
-        Ok(Self { options, tls_content, transport, realm: token::RealmMemory::default(), login })
+        Ok(Self { options, tls_files, transport, realm: token::RealmMemory::default(), login })
+    }
+
+    /// Whether the files of its TLS settings are still what they were when it was made.
+    pub fn is_up_to_date(&self) -> bool {
+        self.options.tls.files() == self.tls_files
     }
 
     /// The registry's URL.
     pub const fn url(&self) -> &Url {
         &self.options.url
-    }
-
-    /// One that is made now from the same options would be the same: no file that they name was replaced.
-    pub fn is_up_to_date(&self) -> bool {
-        self.tls_content == self.options.tls.content()
     }
 
     /// Where permission to see what it has comes from.

@@ -27,18 +27,17 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// A hash of what stands in its files, which tells when one was replaced; `None` where one cannot be read.
-    pub(super) fn content(&self) -> Option<[u8; 32]> {
-        let certificate = self.certificate.iter().flat_map(|certificate| [&certificate.chain, &certificate.key]);
-        let mut hash = Sha256::new();
-        for file in self.authorities.iter().chain(certificate) {
-            let bytes = std::fs::read(file).ok()?;
-            hash.update(bytes.len().to_le_bytes());
-            hash.update(bytes);
-        }
-        Some(hash.finalize().into())
+    /// What stands in its files, as far as they can be read.
+    pub(super) fn files(&self) -> Files {
+        let own = self.certificate.iter().flat_map(|own| [&own.chain, &own.key]);
+        let digest = |file: &PathBuf| std::fs::read(file).ok().map(|bytes| Sha256::digest(bytes).into());
+        Files(self.authorities.iter().chain(own).map(digest).collect())
     }
 }
+
+/// The digests of some files: a private key is not kept to be compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Files(Vec<Option<[u8; 32]>>);
 
 /// A certificate by which the gateway is known to the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]

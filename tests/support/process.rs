@@ -80,6 +80,19 @@ impl Process {
         patiently(&format!("`{text}` in the log"), log.wait_for(|log| log.contains(text))).await.unwrap();
     }
 
+    /// Waits until it has logged this so often.
+    pub async fn logged_times(&self, text: &str, times: usize) {
+        let mut log = self.log.subscribe();
+        let often = log.wait_for(|log| log.matches(text).count() >= times);
+        patiently(&format!("`{text}` in the log {times} times"), often).await.unwrap();
+    }
+
+    /// Tells it to read its configuration again, by its own id.
+    pub fn hang_up(&self) {
+        let id = self.child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+    }
+
     /// How many lines it logged until now whose message begins so. The log is written in order, so what it says of one
     /// more request comes last.
     pub async fn lines_logged(&self, message: &str) -> usize {
