@@ -55,8 +55,8 @@ async fn each_speaks_for_himself_and_the_gateway_for_who_shows_nothing() {
     let upstream = upstream().await;
     let gateway = setup().tag_ttl(HOUR).before(&upstream).await;
     let (gate, ann, bob) = (basic("gate", "pw"), basic("ann", "1"), basic("bob", "2"));
-    let blob = format!("/v2/app/blobs/{}", Image::classic("app").config_digest());
-    let targets = [OF_THE_GATEWAY, &blob, "/v2/app/tags/list"];
+    let layer = format!("/v2/app/blobs/{}", Image::classic("app").config_digest());
+    let targets = [OF_THE_GATEWAY, &layer, "/v2/app/tags/list"];
     // Docker 1.6 shows this where nobody is logged in.
     for nobody in [None, Some("Basic Og==")] {
         for target in targets {

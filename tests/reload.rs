@@ -135,7 +135,7 @@ async fn what_holds_until_the_end_is_a_warning() {
     let cache = "[blob_cache]\ndirectory = \"/nowhere\"\nmax_size = \"1GiB\"\n";
     stage.reads(&format!("{hub}{cache}"), "takes effect with the next start", 2).await;
     stage.reads(&hub, IN_FORCE, 3).await;
-    assert_eq!(stage.process.lines_logged("addresses, store").await, 2);
+    assert_eq!(stage.process.lines_logged("addresses, TLS, store").await, 2);
 }
 
 /// The file names another address, but clients go on to come in where they did.

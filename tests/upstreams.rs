@@ -220,12 +220,13 @@ async fn rules_hold_for_every_endpoint_of_a_repository() {
             }
         }
         // What is no endpoint to the gateway may be one to the upstream.
-        for (method, rest) in [("GET", "tags/list/"), ("GET", "_extension/x"), ("DELETE", "tags/latest")] {
+        for (method, rest, status) in
+            [("GET", "tags/list/", 403), ("GET", "_extension/x", 404), ("DELETE", "tags/latest", 404)]
+        {
             let got = gateway.send(&Call::new(method, &format!("/v2/{repository}/{rest}"))).await;
-            assert_eq!(got.status, 404, "{method} {repository}/{rest}");
+            assert_eq!(got.status, status, "{method} {repository}/{rest}");
         }
     }
-    assert_eq!(gateway.get(&Client::curl(), "/v2/_catalog/").await.status, 404, "it is not filtered");
     let mount = "/v2/open/app/blobs/uploads/?from=closed%2Fapp&mount=sha256:00";
     assert_eq!(gateway.send(&Call::new("POST", mount)).await.status, 403, "a mount reads what it names");
     assert_eq!(upstream.lines(), Vec::<String>::new());

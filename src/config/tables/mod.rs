@@ -1,5 +1,8 @@
 //! The tables of the file, and the upstreams that they make.
 
+mod forms;
+mod in_force;
+
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
@@ -9,14 +12,18 @@ use toml::{Table, Value};
 use url::Url;
 
 use crate::gateway::{
-    Callers, Catalog, ChallengeMode, OnMissing, Options, Pushes, RepositoryRules, SingleNames, TagPolicy, TagRule,
+    Catalog, ChallengeMode, OnMissing, Options, Pushes, RepositoryRules, SingleNames, TagPolicy, TagRule,
 };
 use crate::negotiate::{Glob, PlatformRule};
 use crate::store::blobs::BlobCacheOptions;
 use crate::upstream::route::RouteNames;
 use crate::upstream::{
-    self, Authentication, BreakerPolicy, ClientCertificate, Limits, Permission, Proxies, ProxyUse, Tls, Verification,
+    self, BreakerPolicy, ClientCertificate, Limits, Permission, Proxies, ProxyUse, Tls, Verification,
 };
+
+pub use forms::Name;
+pub(super) use forms::{Duration, Text};
+use forms::{ProxyUrl, Size, TagGlob};
 
 use super::auth::{AnonymousAs, AuthMode};
 use super::clients::ClientTable;
@@ -55,28 +62,6 @@ impl BlobCacheTable {
             options.fill_bytes_max = bytes;
         }
         options
-    }
-
-    /// With nothing left open.
-    pub(super) fn in_force(&self) -> Table {
-        let BlobCacheOptions { directory, bytes_max, fills_max, fill_bytes_max } = self.options();
-        let fills = i64::try_from(fills_max).unwrap_or(i64::MAX);
-        let mut table = Table::new();
-        insert(&mut table, "directory", Some(shown_path(&directory)));
-        insert(&mut table, "max_size", Some(format!("{bytes_max}B")));
-        insert(&mut table, "fills", Some(fills));
-        insert(&mut table, "fill_size", Some(format!("{fill_bytes_max}B")));
-        table
-    }
-}
-
-/// A number of bytes with a unit.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Size(u64);
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        values::byte_size(&String::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
     }
 }
 
@@ -201,34 +186,6 @@ struct ProxyTable {
     http: Option<ProxyUrl>,
     no_proxy: Vec<String>,
     direct: bool,
-}
-
-/// The URL of a proxy. It may hold credentials, so it does not print.
-#[derive(Clone, PartialEq)]
-struct ProxyUrl(Url);
-
-impl std::fmt::Debug for ProxyUrl {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.0.origin().ascii_serialization())
-    }
-}
-
-impl<'de> Deserialize<'de> for ProxyUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let url = Url::parse(&String::deserialize(deserializer)?).ok();
-        let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        url.map(Self).ok_or_else(|| D::Error::custom("expected the http or https URL of a proxy"))
-    }
-}
-
-/// A pattern of tags.
-#[derive(Clone, Debug, PartialEq)]
-struct TagGlob(Glob);
-
-impl<'de> Deserialize<'de> for TagGlob {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Glob::of_tags(&String::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
-    }
 }
 
 impl Tables {
@@ -394,60 +351,6 @@ impl UpstreamTable {
         policy
     }
 
-    /// The same with nothing left open, where this holds of credentials. Secrets are not in it.
-    pub(super) fn in_force(&self, auth: &AuthTable, options: &Options, names: &RouteNames) -> Table {
-        let texts = |texts: &[String]| Value::from(texts.to_vec());
-        let shown = |values: &mut dyn Iterator<Item = String>| Value::from(values.collect::<Vec<_>>());
-        let time = |time: std::time::Duration| Value::from(values::in_words(time));
-        let upstream = &options.upstream;
-        let mut table = Table::from_iter([
-            ("name".to_owned(), Value::from(self.name())),
-            ("url".to_owned(), Value::from(self.url.as_str())),
-            ("aliases".to_owned(), texts(&names.aliases)),
-            ("hosts".to_owned(), texts(&names.hosts)),
-            ("library".to_owned(), Value::from(options.single_names == SingleNames::InLibrary)),
-            ("challenge".to_owned(), Value::from(options.challenge.word())),
-            ("token_realms".to_owned(), shown(&mut upstream.token_realms.iter().map(Url::to_string))),
-            ("push".to_owned(), Value::from(options.pushes == Pushes::Forwarded)),
-            ("connect_timeout".to_owned(), time(upstream.connect_timeout)),
-            ("answer_timeout".to_owned(), time(upstream.answer_timeout)),
-            ("idle_timeout".to_owned(), time(upstream.idle_timeout)),
-            ("document_timeout".to_owned(), time(upstream.document_timeout)),
-        ]);
-        if let Some(prefix) = &names.prefix {
-            table.insert("prefix".to_owned(), Value::from(prefix.as_str()));
-        }
-        let tags = tags_in_force(&options.tags);
-        let globs = |globs: &[Glob]| shown(&mut globs.iter().map(ToString::to_string));
-        let repositories = Table::from_iter([
-            ("allow".to_owned(), globs(&options.repositories.allow)),
-            ("deny".to_owned(), globs(&options.repositories.deny)),
-        ]);
-        let variant = |variant: &Option<String>| variant.clone().unwrap_or_else(|| "none".to_owned());
-        let translate = Table::from_iter([
-            ("platform".to_owned(), shown(&mut options.policy.platforms.iter().map(ToString::to_string))),
-            ("arm_variants".to_owned(), shown(&mut options.policy.arm_variants.iter().map(variant))),
-        ]);
-        table.insert("redirects".to_owned(), Value::from(RedirectsForm::from(&upstream.redirects).word()));
-        table.insert("redirect_hosts".to_owned(), globs(&upstream.redirect_hosts));
-        table.insert("catalog".to_owned(), Value::from(options.catalog == Catalog::Filtered));
-        let auth = auth.in_force(options);
-        let (tls, proxy, limits) =
-            (tls_in_force(&upstream.tls), self.proxy.in_force(), limits_in_force(&upstream.limits));
-        for (name, below) in [
-            ("auth", auth),
-            ("tls", tls),
-            ("proxy", proxy),
-            ("limits", limits),
-            ("tags", tags),
-            ("repositories", repositories),
-            ("translate", translate),
-        ] {
-            table.insert(name.to_owned(), Value::Table(below));
-        }
-        table
-    }
-
     fn reach(&self, upstream: &mut upstream::Options) -> Result<(), Unusable> {
         if let Some(redirects) = self.redirects {
             upstream.redirects = redirects.into();
@@ -539,145 +442,6 @@ impl ProxyTable {
     }
 }
 
-/// What an upstream is called in metrics, logs and the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name(pub(super) String);
-
-impl std::str::FromStr for Name {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let is_name = text.starts_with(|char: char| char.is_ascii_lowercase() || char.is_ascii_digit())
-            && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
-        if is_name {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(format!("the name `{text}` is not one: expected lower-case letters, digits, `-`, `_` and `.`"))
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
-/// A duration with a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Duration(std::time::Duration);
-
-impl<'de> Deserialize<'de> for Duration {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        values::duration(&String::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
-    }
-}
-
-/// A value that is written as the flag of the same kind is.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Text<Value>(pub(super) Value);
-
-impl<'de, Value: values::Written> Deserialize<'de> for Text<Value> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::read(&String::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
-    }
-}
-
 fn registry_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     values::registry_url(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-}
-
-fn insert(table: &mut Table, name: &str, value: Option<impl Into<Value>>) {
-    if let Some(value) = value {
-        table.insert(name.to_owned(), value.into());
-    }
-}
-
-fn shown_path(path: &std::path::Path) -> String {
-    path.display().to_string()
-}
-
-fn tags_in_force(policy: &TagPolicy) -> Table {
-    let rules = policy.rules.iter().map(|rule| {
-        let words = [("match", rule.tags.to_string()), ("ttl", values::in_words(rule.ttl))];
-        Value::Table(words.into_iter().map(|(name, word)| (name.to_owned(), Value::from(word))).collect())
-    });
-    let rules = Value::Array(rules.collect());
-    let mut table = Table::from_iter([("rules".to_owned(), rules)]);
-    for (name, time) in
-        [("ttl", policy.ttl), ("negative_ttl", policy.negative_ttl), ("stale_if_error", policy.stale_if_error)]
-    {
-        insert(&mut table, name, Some(values::in_words(time)));
-    }
-    let on_404 = if policy.on_404 == OnMissing::Stale { "stale" } else { "pass" };
-    insert(&mut table, "on_404", Some(on_404));
-    table
-}
-
-fn tls_in_force(tls: &Tls) -> Table {
-    let mut table = Table::new();
-    insert(&mut table, "ca", tls.authorities.as_deref().map(shown_path));
-    insert(&mut table, "client_certificate", tls.certificate.as_ref().map(|own| shown_path(&own.chain)));
-    insert(&mut table, "client_key", tls.certificate.as_ref().map(|own| shown_path(&own.key)));
-    insert(&mut table, "insecure", Some(tls.verification == Verification::Insecure));
-    table
-}
-
-fn limits_in_force(limits: &Limits) -> Table {
-    let mut table = Table::new();
-    let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-    insert(&mut table, "in_flight", limits.in_flight.map(|limit| number(limit.get())));
-    insert(&mut table, "connections", limits.connections.map(|limit| number(limit.get())));
-    insert(&mut table, "requests_per_second", limits.requests_per_second.map(|limit| i64::from(limit.get())));
-    insert(&mut table, "queue_timeout", Some(values::in_words(limits.queue_timeout)));
-    let floor = limits.rate_limit_floor.map(|floor| i64::try_from(floor).unwrap_or(i64::MAX));
-    insert(&mut table, "rate_limit_floor", floor);
-    insert(&mut table, "breaker_failures", Some(limits.breaker.map_or(0, |policy| i64::from(policy.failures.get()))));
-    table
-}
-
-impl AuthTable {
-    /// Where the credentials come from; never what they are.
-    fn in_force(&self, options: &Options) -> Table {
-        let mut table = Table::new();
-        let mode = match (options.callers, &options.upstream.authentication) {
-            (Callers::Themselves | Callers::ThemselvesOrTheGateway, _) => AuthMode::Passthrough,
-            (Callers::TheGateway, authentication) => AuthMode::of(authentication),
-        };
-        insert(&mut table, "mode", Some(mode.word()));
-        if options.callers == Callers::ThemselvesOrTheGateway {
-            insert(&mut table, "anonymous_as", Some("gateway"));
-        }
-        insert(&mut table, "username", self.username.as_deref());
-        insert(&mut table, "password_file", self.password_file.as_deref().map(shown_path));
-        insert(&mut table, "password_variable", self.password_variable.as_deref());
-        insert(&mut table, "helper", self.helper.as_deref());
-        insert(&mut table, "command", self.command.as_deref().map(without_arguments));
-        insert(&mut table, "lifetime", self.lifetime().map(values::in_words));
-        insert(&mut table, "endpoint", self.endpoint.as_ref().map(|Text(url)| url.to_string()));
-        match &options.upstream.authentication {
-            Authentication::DockerConfig { file, .. } => insert(&mut table, "file", Some(shown_path(file))),
-            Authentication::Ecr { region, .. } => insert(&mut table, "region", Some(region.as_str())),
-            _ => {}
-        }
-        table
-    }
-}
-
-/// A command whose arguments may hold secrets.
-fn without_arguments(command: &[String]) -> Vec<String> {
-    let arguments = command.iter().skip(1).map(|_| "[redacted]".to_owned());
-    command.first().cloned().into_iter().chain(arguments).collect()
-}
-
-impl ProxyTable {
-    /// Without credentials, which stand in the URL of a proxy.
-    fn in_force(&self) -> Table {
-        let mut table = Table::from_iter([("direct".to_owned(), Value::from(self.direct))]);
-        let origin = |url: &ProxyUrl| url.0.origin().ascii_serialization();
-        insert(&mut table, "https", self.https.as_ref().map(origin));
-        insert(&mut table, "http", self.http.as_ref().map(origin));
-        insert(&mut table, "no_proxy", Some(self.no_proxy.clone()));
-        table
-    }
 }
