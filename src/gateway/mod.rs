@@ -1,7 +1,7 @@
 //! Floor 5: one request.
 //!
-//! [`Gateway::answer`] is the whole path: route, then the one thing the route asks for, and whatever broke on the way
-//! becomes an answer in [`fault`], once.
+//! [`Service`] finds the upstream that a request is for; the answer of its [`Gateway`] is the whole path: route, then the one
+//! thing the route asks for, and whatever broke on the way becomes an answer in [`fault`], once.
 
 mod blob;
 mod body;
