@@ -125,7 +125,9 @@ impl Gateway {
                 self.note_consent(exchange, repository, digest);
                 Ok(Verdict::Yes)
             }
-            (Err(Fault::Upstream(failure)), Some(age)) if failure.is_outage() => {
+            (Err(Fault::Upstream(failure)), Some(age))
+                if failure.is_outage() && age < self.options.tags.stale_if_error =>
+            {
                 exchange.note_stale(age);
                 Ok(Verdict::Yes)
             }
@@ -145,9 +147,10 @@ impl Gateway {
         repository: &Repository,
         config: &Descriptor,
     ) -> Option<Bytes> {
+        let given = self.consents.0.get(&(repository.clone(), config.digest.clone()));
         let may_see = self.upstream.permission() == Permission::Gateway
             && caller.is_gateway()
-            && self.consents.0.contains_key(&(repository.clone(), config.digest.clone()));
+            && given.is_some_and(|given| given.elapsed() < self.options.tags.stale_if_error);
         let cache = self.shared.blob_cache.as_ref().filter(|_| may_see)?;
         let kept = cache.find(&config.digest).await.filter(|kept| kept.size() <= CONFIG_BYTES_MAX as u64)?;
         let whole = 0..kept.size();

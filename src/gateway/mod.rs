@@ -207,7 +207,7 @@ impl Gateway {
             resolutions: resolve::Resolutions::new(random_bytes()?),
             pings: challenge::Pings::default(),
             sizes: blob::Sizes::default(),
-            consents: kept_blob::Consents::new(options.tags.stale_if_error),
+            consents: kept_blob::Consents::new(options.tags.stale_if_error.max(options.tags.ttl)),
             options,
         };
         gateway.show_metrics();

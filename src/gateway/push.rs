@@ -58,7 +58,11 @@ impl Gateway {
     fn check_mount(&self, exchange: &Exchange) -> Result<(), Fault> {
         let query = exchange.head.uri.query().unwrap_or_default();
         let mut sources = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "from");
-        match sources.find(|(_, from)| !self.options.repositories.serve(from)) {
+        let is_served = |from: &str| {
+            let inside = self.is_in_library(from).then(|| format!("library/{from}"));
+            self.options.repositories.serve(inside.as_deref().unwrap_or(from))
+        };
+        match sources.find(|(_, from)| !is_served(from)) {
             Some((_, from)) => Err(Fault::RepositoryDenied(from.into_owned())),
             None => Ok(()),
         }
