@@ -19,8 +19,9 @@ const NAME: &str = "registry.internal.example";
 /// squid on loopback, for those who know the password.
 struct Squid {
     address: SocketAddr,
+    /// Ends before its directory goes.
+    program: Program,
     directory: TempDir,
-    _program: Program,
 }
 
 impl Squid {
@@ -47,7 +48,7 @@ impl Squid {
         command.args(["-N", "-f", &path("squid.conf")]);
         let mut program = Program::start("squid", command, directory.path());
         program.wait_for_port(address);
-        Self { address, directory, _program: program }
+        Self { address, program, directory }
     }
 
     /// The proxy's URL as the environment names it, with this password.
@@ -55,9 +56,11 @@ impl Squid {
         format!("http://{USER}:{password}@{}", self.address)
     }
 
-    /// What squid was asked, a line each.
-    fn asked(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("access.log")).unwrap_or_default()
+    /// Waits until squid's log, which is written after its answer, says this.
+    fn wait_until_it_says(&mut self, words: &str) {
+        let log = self.directory.path().join("access.log");
+        let says = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains(words));
+        self.program.wait_until(&format!("log {words}"), says);
     }
 }
 
@@ -67,7 +70,7 @@ fn pull(gateway: &Gateway) -> http::Answer {
 
 #[test]
 fn a_registry_beyond_squid_is_reached_in_plain_and_under_tls() {
-    let squid = Squid::start();
+    let mut squid = Squid::start();
     let certificates = Certificates::for_host(NAME);
     for scheme in ["http", "https"] {
         let mut registry = Registry::docker_registry();
@@ -86,14 +89,13 @@ fn a_registry_beyond_squid_is_reached_in_plain_and_under_tls() {
         let blob = http::ask(gateway.address, "GET", &format!("/v2/test/app/blobs/{layer}"), &[], b"").unwrap();
         assert_eq!((blob.status, images::digest(&blob.body)), (200, layer));
     }
-    let asked = squid.asked();
-    assert!(asked.contains(&format!("GET http://{NAME}:")), "{asked}");
-    assert!(asked.contains(&format!("CONNECT {NAME}:")), "{asked}");
+    squid.wait_until_it_says(&format!("GET http://{NAME}:"));
+    squid.wait_until_it_says(&format!("CONNECT {NAME}:"));
 }
 
 #[test]
 fn who_does_not_know_squids_password_does_not_get_through_and_does_not_print_it() {
-    let squid = Squid::start();
+    let mut squid = Squid::start();
     let certificates = Certificates::for_host(NAME);
     let registry = Registry::docker_registry().under_tls(&certificates, Clients::Anybody);
     let proxy = squid.url("hunter2");
@@ -103,5 +105,5 @@ fn who_does_not_know_squids_password_does_not_get_through_and_does_not_print_it(
     assert_eq!(answer.status, 502, "{}", answer.text());
     assert!(!answer.text().contains("hunter2"), "{}", answer.text());
     assert!(!gateway.log().contains("hunter2"), "{}", gateway.log());
-    assert!(squid.asked().contains("407"), "{}", squid.asked());
+    squid.wait_until_it_says("407");
 }
