@@ -4,11 +4,13 @@
 mod auth;
 pub mod clients;
 mod door;
+mod environment;
 pub mod file;
 mod keys;
 mod mistake;
 pub mod tables;
 pub mod tls;
+mod unusable;
 pub(crate) mod values;
 
 use std::collections::BTreeSet;
@@ -18,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, CommandFactory, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 use url::Url;
 
@@ -33,14 +35,14 @@ use crate::upstream::{self, Redirects, Tls};
 use auth::{AuthArguments, Binding};
 use clients::{ClientTable, UnusableClient};
 use door::DoorArguments;
+pub use environment::{docker_config, unknown_variables};
+use environment::{platform_settings, registry_proxy, state_directory};
 use file::File;
 pub use keys::{documentation, flags_in_force};
 pub use mistake::one_line;
 use tables::{BlobCacheTable, UpstreamTable};
 use tls::TlsArguments;
-
-/// The prefix of every environment variable that is ours.
-const PREFIX: &str = "SCHEMABRIDGE_";
+pub use unusable::Unusable;
 
 /// The flags of `serve`. Each has an environment twin, which the flag goes before.
 #[derive(Args, Clone, Debug)]
@@ -375,87 +377,6 @@ pub enum WithoutAcceptForm {
     Schema1,
 }
 
-/// Why what the operator says cannot be used. One line: the flag, the value, what would be accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum Unusable {
-    /// There is no upstream.
-    #[error(
-        "--upstream is missing: expected the URL of the registry behind the gateway, such as `--upstream https://registry.example`"
-    )]
-    NoUpstream,
-    /// A file that names no address.
-    #[error("`listen` is empty: expected an address and a port at least, such as `127.0.0.1:5000`")]
-    NoListener,
-    /// Two upstreams with one name.
-    #[error("two upstreams are called `{0}`: expected a name of its own for each")]
-    TwoOfOneName(String),
-    /// The default is none of the upstreams.
-    #[error("--default-upstream {name}: expected one of `{known}`, or `none`")]
-    NoSuchDefault {
-        /// What was said.
-        name: String,
-        /// The upstreams.
-        known: String,
-    },
-    /// What is said of one upstream.
-    #[error("upstream `{name}`: {words}")]
-    Upstream {
-        /// Its name.
-        name: String,
-        /// What is wrong, and what would be accepted.
-        words: String,
-    },
-    /// Who may come in cannot be told, or it would be unsafe.
-    #[error("{0}")]
-    Door(String),
-    /// What is said of TLS to clients is only half of it.
-    #[error("{said} is there without {lacking}")]
-    Half {
-        /// What is there.
-        said: &'static str,
-        /// What is not, and what it is for.
-        lacking: &'static str,
-    },
-    /// What is said of a client.
-    #[error("[[client]] number {number}: {reason}")]
-    Client {
-        /// Which one, from 1 on.
-        number: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A variable that is read in place of ours cannot be used.
-    #[error("{variable}: {reason}")]
-    DropIn {
-        /// Its name.
-        variable: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The signing key cannot be used.
-    #[error("--signing-key {}: {reason}; expected a P-256 private key in PEM", .file.display())]
-    SigningKey {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// An endpoint for a store that has none.
-    #[error("--store-endpoint is for a bucket: expected it beside `--store s3://…`, `gs://…` or `az://…`")]
-    EndpointWithoutBucket,
-    /// There is no place for state.
-    #[error(
-        "--store is missing and no state directory is known, because neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set: expected `--store file:///directory` or `--store memory:`"
-    )]
-    NoStateDirectory,
-}
-
-impl Unusable {
-    fn upstream(name: &str, words: &str) -> Self {
-        Self::Upstream { name: name.to_owned(), words: words.to_owned() }
-    }
-}
-
 impl GatewayArguments {
     /// The options of a gateway that does what these and the file say.
     pub fn options(&self, file: &File) -> Result<ServiceOptions, Unusable> {
@@ -571,48 +492,6 @@ fn client_rules(tables: &[ClientTable]) -> Result<Vec<ClientRule>, Unusable> {
     rules.collect()
 }
 
-/// The upstream that CNCF distribution's variables name, so that a mirror of that kind can be replaced by this gateway.
-fn registry_proxy() -> Option<Result<UpstreamTable, Unusable>> {
-    const URL: &str = "REGISTRY_PROXY_REMOTEURL";
-    const USERNAME: &str = "REGISTRY_PROXY_USERNAME";
-    const PASSWORD: &str = "REGISTRY_PROXY_PASSWORD";
-    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-    let text = variable(URL)?;
-    let table = values::upstream(&text).map_err(|reason| Unusable::DropIn { variable: URL, reason });
-    Some(table.map(|table| match variable(USERNAME) {
-        Some(username) => table.with_password_in(username, PASSWORD),
-        // A mirror of that kind is anonymous then; it never passes anybody's credentials on.
-        None => table.anonymous(),
-    }))
-}
-
-/// Where state is kept by convention: the directory that systemd made for the service, or the user's.
-fn state_directory() -> Option<PathBuf> {
-    let path = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    path("STATE_DIRECTORY")
-        .or_else(|| path("XDG_STATE_HOME").map(|state| state.join("schemabridge")))
-        .or_else(|| path("HOME").map(|home| home.join(".local/state/schemabridge")))
-}
-
-/// The variables that begin in one of these ways, their names in lower case.
-fn platform_settings(beginnings: &[&str]) -> Vec<(String, String)> {
-    let ours = |name: &str| beginnings.iter().any(|beginning| name.starts_with(beginning));
-    let variables =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    variables
-        .filter(|(name, value)| ours(name) && !value.is_empty())
-        .map(|(name, value)| (name.to_ascii_lowercase(), value))
-        .collect()
-}
-
-/// Docker's `config.json`, by docker's own rules.
-pub fn docker_config() -> Option<PathBuf> {
-    let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    path("DOCKER_CONFIG")
-        .or_else(|| path("HOME").map(|home| home.join(".docker")))
-        .map(|folder| folder.join("config.json"))
-}
-
 /// What is in force, as a file would say it: every flag and every upstream, without secrets.
 pub fn in_force(
     flags: &[(String, Vec<String>)],
@@ -639,21 +518,4 @@ pub fn in_force(
         shown.insert("blob_cache".to_owned(), toml::Value::Table(cache.in_force()));
     }
     Ok(shown.to_string())
-}
-
-/// The variables of the environment that begin like ours and are not: most likely a misspelt flag. Those that hold a
-/// password are known, and what Kubernetes injects for a service of our name is left out.
-pub fn unknown_variables<Commands: CommandFactory>(file: &File) -> Vec<String> {
-    let command = Commands::command();
-    let flags = command.get_subcommands().flat_map(clap::Command::get_arguments);
-    let twins = flags.filter_map(|argument| argument.get_env()?.to_str());
-    let passwords = file.tables.upstreams.iter().filter_map(UpstreamTable::password_variable);
-    let known: BTreeSet<&str> = twins.chain(passwords).chain([auth::PASSWORD_VARIABLE]).collect();
-    let mut unknown: Vec<String> = std::env::vars_os()
-        .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with(PREFIX) && !known.contains(name.as_str()))
-        .filter(|name| !name.starts_with("SCHEMABRIDGE_PORT") && !name.starts_with("SCHEMABRIDGE_SERVICE_"))
-        .collect();
-    unknown.sort();
-    unknown
 }
