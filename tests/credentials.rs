@@ -9,13 +9,6 @@ use crate::support::upstream::Upstream;
 
 const TAGGED: &str = "/v2/app/manifests/latest";
 
-async fn upstream() -> (Upstream, Image) {
-    let upstream = Upstream::start().await;
-    let image = Image::classic("app");
-    upstream.put_image("app", "latest", &image, &image.oci());
-    (upstream, image)
-}
-
 fn bearer(upstream: &Upstream) -> String {
     format!("Bearer realm=\"{}/token\",service=\"registry\",scope=\"repository:app:pull\"", upstream.url())
 }
@@ -25,7 +18,7 @@ mod pass_through {
 
     #[tokio::test]
     async fn the_clients_authorization_goes_upstream_with_everything_asked_for_it() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let ann = basic("ann", "pw");
         upstream.contents().close("Basic realm=\"registry\"");
         upstream.contents().admit(&ann, "app");
@@ -43,7 +36,7 @@ mod pass_through {
     /// Docker 1.6 and 1.7 send empty credentials when there are none, and registries refuse them.
     #[tokio::test]
     async fn empty_basic_credentials_are_none() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let gateway = Gateway::before(&upstream).await;
         let blob = format!("/v2/app/blobs/{}", image.config_digest());
         for target in ["/v2/", TAGGED, &blob, "/v2/app/tags/list", "/token"] {
@@ -59,7 +52,7 @@ mod pass_through {
 
     #[tokio::test]
     async fn one_callers_answer_is_no_other_callers() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let (ann, bob) = (basic("ann", "1"), "Bearer for-another-repository".to_owned());
         upstream.contents().close("Basic realm=\"registry\"");
         upstream.contents().admit(&ann, "app");
@@ -85,7 +78,7 @@ mod pass_through {
 
     #[tokio::test]
     async fn a_revoked_right_is_gone_at_once() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let ann = basic("ann", "1");
         upstream.contents().close("Basic realm=\"registry\"");
         upstream.contents().admit(&ann, "app");
@@ -102,7 +95,7 @@ mod pass_through {
 
     #[tokio::test]
     async fn a_remembered_consent_spares_the_upstream_one_callers_question() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let gateway = Setup::default().tag_ttl(std::time::Duration::from_secs(3600)).before(&upstream).await;
         for _ in 0..3 {
             assert_eq!(gateway.get(&Client::docker_1_9_1(), TAGGED).await.status, 200);
@@ -116,7 +109,7 @@ mod pass_through {
     /// A token that says when it ends, as a JWT does, ends what was remembered for it.
     #[tokio::test]
     async fn consent_is_not_remembered_longer_than_the_token_lives() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let gateway = Setup::default().tag_ttl(std::time::Duration::from_secs(3600)).before(&upstream).await;
         let part = |json: &str| data_encoding::BASE64URL_NOPAD.encode(json.as_bytes());
         let token = |claims: &str| format!("Bearer {}.{}.c2ln", part("{\"alg\":\"ES256\"}"), part(claims));
@@ -145,7 +138,7 @@ mod pass_through {
     /// But for a 404, which is remembered for a short while.
     #[tokio::test]
     async fn a_refusal_is_never_remembered() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         for status in [400, 401, 403, 410, 429, 500, 503] {
             let gateway = Setup::default().tag_ttl(std::time::Duration::from_secs(3600)).before(&upstream).await;
             upstream.when("HEAD", TAGGED).times(1).answer(Answer::new(status));
@@ -166,7 +159,7 @@ mod challenge {
 
     #[tokio::test]
     async fn it_passes_as_it_is() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let challenge = "Bearer realm=\"https://auth.example.com/token\",service=\"registry.example.com\",scope=\"repository:app:pull\"";
         upstream.contents().close(challenge);
         let gateway = Gateway::before(&upstream).await;
@@ -181,12 +174,12 @@ mod challenge {
 
     #[tokio::test]
     async fn the_base_answers_as_the_upstream_does() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let gateway = Gateway::before(&upstream).await;
         for path in ["/v2/", "/v2"] {
             assert_eq!(gateway.get(&Client::docker_1_9_1(), path).await.status, 200);
         }
-        let (closed, _) = super::upstream().await;
+        let (closed, _) = Upstream::with_app().await;
         closed.contents().close("Basic realm=\"registry\"");
         let gateway = Gateway::before(&closed).await;
         for path in ["/v2/", "/v2"] {
@@ -197,7 +190,7 @@ mod challenge {
     }
 
     async fn rewritten(setup: Setup, call: Call) -> Vec<String> {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         upstream.contents().close(&bearer(&upstream));
         let gateway = setup.rewrite_challenges().before(&upstream).await;
         challenged(&gateway, call).await
@@ -238,7 +231,7 @@ mod challenge {
     #[tokio::test]
     async fn a_host_that_is_none_gets_into_no_challenge() {
         for host in ["evil\"x", "user@host", "host/path", "host?x", "a b", "host#x"] {
-            let (upstream, _) = upstream().await;
+            let (upstream, _) = Upstream::with_app().await;
             upstream.contents().close(&bearer(&upstream));
             let gateway = Setup::default().rewrite_challenges().before(&upstream).await;
             let reply = gateway.send(&Client::docker_17().get("/v2/").host(host)).await;
@@ -250,7 +243,7 @@ mod challenge {
 
     #[tokio::test]
     async fn a_basic_challenge_stays_as_it_is() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         upstream.contents().close("Basic realm=\"Registry Realm\"");
         let gateway = Setup::default().rewrite_challenges().before(&upstream).await;
         assert_eq!(challenged(&gateway, Client::docker_17().get("/v2/")).await, ["Basic realm=\"Registry Realm\""]);
@@ -261,7 +254,7 @@ mod token {
     use super::*;
 
     async fn relaying() -> (Upstream, Gateway) {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         upstream.contents().close(&bearer(&upstream));
         upstream.contents().issue(&basic("ann", "p:w d"), "the-token");
         upstream.contents().issue("ann:p:w d", "the-token");
@@ -344,7 +337,7 @@ mod token {
 
     /// `localhost` is another host than `127.0.0.1`, where the upstream is.
     async fn with_realm_elsewhere(setup: Setup, elsewhere: &Upstream) -> (Upstream, Gateway) {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let realm = format!("http://localhost:{}/token", elsewhere.address().port());
         upstream.contents().close(&format!("Bearer realm=\"{realm}\",service=\"registry\""));
         elsewhere.contents().issue(&basic("ann", "pw"), "the-token");
@@ -425,7 +418,7 @@ mod token {
 
     #[tokio::test]
     async fn an_upstream_without_a_token_service_has_none_here() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let gateway = Setup::default().rewrite_challenges().before(&upstream).await;
         let reply = gateway.send(&Call::new("GET", "/token")).await;
         assert_eq!(reply.status, 404);
@@ -446,7 +439,7 @@ mod redirects {
 
     /// A registry that keeps config blobs at a second origin, as Docker Hub, GHCR and ECR do.
     async fn stage() -> Stage {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let store = Upstream::start().await;
         store.contents().place("/store/config", image.config.clone());
         let gateway = Gateway::before(&upstream).await;

@@ -16,13 +16,6 @@ const NO_TIME: Duration = Duration::from_nanos(1);
 
 const STALE: &str = "110 - \"Response is Stale\"";
 
-async fn upstream() -> (Upstream, Image) {
-    let upstream = Upstream::start().await;
-    let image = Image::classic("app");
-    upstream.put_image("app", "latest", &image, &image.oci());
-    (upstream, image)
-}
-
 fn insisting(client: &Client, target: &str) -> Call {
     client.get(target).header("Cache-Control", "no-cache")
 }
@@ -62,7 +55,7 @@ mod fresh {
             (Setup::default().permission_from_the_gateway().tag_ttl(NO_TIME), [0, 1, 2], 3),
         ];
         for (setup, expected, heads) in cases {
-            let (upstream, image) = upstream().await;
+            let (upstream, image) = Upstream::with_app().await;
             let gateway = setup.before(&upstream).await;
             for _ in 0..3 {
                 let got = gateway.get(&Client::docker_17(), TAGGED).await;
@@ -76,7 +69,7 @@ mod fresh {
 
     #[tokio::test]
     async fn without_a_time_the_upstream_is_asked_each_time() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let gateway = Gateway::before(&upstream).await;
         for _ in 0..3 {
             assert_eq!(gateway.get(&Client::curl(), TAGGED).await.status, 200);
@@ -87,7 +80,7 @@ mod fresh {
     #[tokio::test]
     async fn a_moved_tag_is_seen_when_its_time_is_over_or_a_client_insists() {
         for directive in ["no-cache", "max-age=0"] {
-            let (upstream, image) = upstream().await;
+            let (upstream, image) = Upstream::with_app().await;
             let gateway = Setup::default().permission_from_the_gateway().before(&upstream).await;
             let next = Image::small("next");
             assert_eq!(gateway.get(&Client::curl(), TAGGED).await.digest(), image.oci().digest);
@@ -103,7 +96,7 @@ mod fresh {
 
     #[tokio::test]
     async fn rules_by_tag_decide_before_the_rest() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         for tag in ["v1", "v1-RC1"] {
             upstream.put("app", tag, &image.oci());
         }
@@ -125,7 +118,7 @@ mod fresh {
     /// Nothing of one client's goes to an upstream that all share, and what one was told holds for all.
     #[tokio::test]
     async fn where_permission_comes_from_the_gateway_one_answer_serves_all() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let gateway = Setup::default().permission_from_the_gateway().before(&upstream).await;
         let derived = format!("/v2/app/manifests/{}", image.schema2().digest);
         for caller in [Some(basic("ann", "1")), None, Some(basic("bob", "2"))] {
@@ -145,7 +138,7 @@ mod together {
 
     #[tokio::test]
     async fn many_who_ask_at_once_cost_one_question() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let gateway = Setup::default().permission_from_the_gateway().tag_ttl(NO_TIME).before(&upstream).await;
         let gate = upstream.when("HEAD", TAGGED).times(1).hold();
         let waiting = crowd(&gateway, 50, &Client::docker_17().get(TAGGED)).await;
@@ -158,7 +151,7 @@ mod together {
 
     #[tokio::test]
     async fn a_leader_that_leaves_does_not_stop_it() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let gateway = Setup::default().tag_ttl(HOUR).before(&upstream).await;
         let gate = upstream.when("HEAD", TAGGED).hold();
         let leader = Client::docker_17().get(TAGGED).open(gateway.address()).await;
@@ -173,7 +166,7 @@ mod together {
 
     #[tokio::test]
     async fn nothing_is_shared_between_callers_whom_the_upstream_tells_apart() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let (ann, bob) = (basic("ann", "1"), basic("bob", "2"));
         upstream.contents().close("Basic realm=\"registry\"");
         upstream.contents().admit(&bob, "app");
@@ -193,7 +186,7 @@ mod together {
     /// Who asks after a push must not hear what was true before it.
     #[tokio::test]
     async fn a_question_from_before_a_push_answers_nobody_after_it() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let next = Image::small("next");
         for blob in next.blobs() {
             upstream.contents().put_blob("app", blob);
@@ -224,7 +217,7 @@ mod absent {
 
     #[tokio::test]
     async fn a_404_is_remembered_for_the_caller_who_got_it() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let gateway = setup().before(&upstream).await;
         for _ in 0..3 {
             gateway.manifest(&Client::docker_17(), MISSING).await.error();
@@ -242,7 +235,7 @@ mod absent {
 
     #[tokio::test]
     async fn a_push_through_the_gateway_ends_it() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let gateway = setup().push().before(&upstream).await;
         assert_eq!(gateway.get(&Client::curl(), MISSING).await.status, 404);
         let put = Call::new("PUT", MISSING).header("Content-Type", images::OCI).body(image.oci().bytes.to_vec());
@@ -252,7 +245,7 @@ mod absent {
 
     #[tokio::test]
     async fn a_404_from_before_a_push_is_not_remembered_after_it() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let gateway = setup().push().before(&upstream).await;
         upstream.when("HEAD", MISSING).times(1).answer(Answer::new(404));
         let gate = upstream.when("HEAD", MISSING).times(1).hold();
@@ -267,7 +260,7 @@ mod absent {
 
     #[tokio::test]
     async fn it_can_be_switched_off() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let gateway = Setup::default().tags(|tags| tags.negative_ttl = Duration::ZERO).before(&upstream).await;
         assert_eq!(gateway.get(&Client::curl(), MISSING).await.status, 404);
         upstream.put("app", "missing", &image.oci());
@@ -313,7 +306,7 @@ mod outage {
 
     /// A gateway that does not wait long, before an image that three clients pulled and that has changed hands since.
     async fn pulled(setup: Setup) -> (Upstream, Gateway, Vec<(Client, String, Reply)>) {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let gateway = setup.answer_timeout(Duration::from_secs(2)).limits(|limits| limits.breaker = None);
         let gateway = gateway.before(&upstream).await;
         let mut seen = Vec::new();
@@ -435,7 +428,7 @@ mod enough {
     #[tokio::test]
     async fn two_hundred_clients_cost_one_question() {
         for known in [false, true] {
-            let (upstream, _) = upstream().await;
+            let (upstream, _) = Upstream::with_app().await;
             let gateway = Setup::default().permission_from_the_gateway().before(&upstream).await;
             if known {
                 assert_eq!(gateway.get(&Client::docker_17(), TAGGED).await.status, 200);
@@ -462,7 +455,7 @@ mod enough {
 
     #[tokio::test]
     async fn it_is_over_when_its_time_is_and_holds_for_what_was_refused_only() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let gateway = Setup::default().permission_from_the_gateway().before(&upstream).await;
         upstream.when("HEAD", TAGGED).times(1).answer(enough("0"));
         assert_eq!(gateway.get(&Client::docker_17(), TAGGED).await.status, 429);
@@ -477,7 +470,7 @@ mod enough {
 
     #[tokio::test]
     async fn under_the_callers_own_credentials_each_is_asked_for() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let gateway = Gateway::before(&upstream).await;
         upstream.when("HEAD", TAGGED).answer(enough("30"));
         for caller in ["ann", "bob", "ann"] {
@@ -490,7 +483,7 @@ mod enough {
 
     #[tokio::test]
     async fn the_upstreams_own_count_is_shown_and_kept_above_the_floor() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let count = |upstream: &Upstream, remaining: &str| {
             upstream.behave();
             upstream.when("*", "*").with("ratelimit-remaining", remaining);

@@ -18,16 +18,9 @@ use crate::support::{basic, sha256};
 
 const TAGGED: &str = "/v2/app/manifests/latest";
 
-async fn upstream() -> (Upstream, Image) {
-    let upstream = Upstream::start().await;
-    let image = Image::classic("app");
-    upstream.put_image("app", "latest", &image, &image.oci());
-    (upstream, image)
-}
-
 /// An upstream whose own token service knows the gateway.
 async fn with_token_service() -> (Upstream, Image) {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let challenge = bearer(&upstream);
     upstream.contents().close(&challenge);
     upstream.contents().mint_for(&basic("gate", "pw"));
@@ -84,7 +77,7 @@ mod door {
     #[tokio::test]
     async fn what_the_client_sends_stays_behind() {
         for authentication in [known_as("gate", "pw"), Authentication::Anonymous] {
-            let (upstream, image) = upstream().await;
+            let (upstream, image) = Upstream::with_app().await;
             let gateway = Setup::default().authentication(authentication).push().before(&upstream).await;
             let clients_own = basic("ann", "clients-own");
             let blob = format!("/v2/app/blobs/{}", image.config_digest());
@@ -147,7 +140,7 @@ mod login {
 
     #[tokio::test]
     async fn a_basic_challenge_is_answered_and_remembered() {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         upstream.contents().close("Basic realm=\"registry\"");
         upstream.contents().admit(&basic("gate", "pw"), "app");
         let gateway = gateway(&upstream).await;
@@ -323,7 +316,7 @@ mod scope {
 
     #[tokio::test]
     async fn an_open_door_is_looked_at_once() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let gateway = gateway(&upstream).await;
         for _ in 0..3 {
             let begun = gateway.send(&Call::new("POST", "/v2/app/blobs/uploads/").body("")).await;
@@ -450,7 +443,7 @@ mod renewal {
 
     #[tokio::test]
     async fn a_password_file_that_changes_is_read_again() {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("password");
         std::fs::write(&file, "old\n").unwrap();
@@ -507,7 +500,7 @@ mod programs {
     const GATE: &str = r#"echo '{"ServerURL":"x","Username":"gate","Secret":"pw"}'"#;
 
     async fn closed() -> Upstream {
-        let (upstream, _) = upstream().await;
+        let (upstream, _) = Upstream::with_app().await;
         upstream.contents().close("Basic realm=\"registry\"");
         upstream.contents().admit(&basic("gate", "pw"), "app");
         upstream
@@ -703,7 +696,7 @@ mod amazon {
 
     #[tokio::test]
     async fn a_token_is_asked_for_under_a_signature_and_renewed_when_it_is_refused() {
-        let ((upstream, _), api) = (upstream().await, Upstream::start().await);
+        let ((upstream, _), api) = (Upstream::with_app().await, Upstream::start().await);
         upstream
             .contents()
             .close("Basic realm=\"https://x.dkr.ecr.eu-central-1.amazonaws.com/\",service=\"ecr.amazonaws.com\"");
@@ -737,7 +730,7 @@ mod amazon {
 
     #[tokio::test]
     async fn a_token_that_is_over_is_not_used_again() {
-        let ((upstream, _), api) = (upstream().await, Upstream::start().await);
+        let ((upstream, _), api) = (Upstream::with_app().await, Upstream::start().await);
         upstream.contents().close("Basic realm=\"x\"");
         upstream.contents().admit(&basic("AWS", "one"), "app");
         api.contents().place("/api/", token("one", 1).into());
@@ -750,7 +743,7 @@ mod amazon {
 
     #[tokio::test]
     async fn a_refusal_of_the_api_is_named() {
-        let ((upstream, _), api) = (upstream().await, Upstream::start().await);
+        let ((upstream, _), api) = (Upstream::with_app().await, Upstream::start().await);
         upstream.contents().close("Basic realm=\"x\"");
         let refusal = Answer::new(400).body(r#"{"__type":"UnrecognizedClientException","message":"secret-echo"}"#);
         api.when("*", "*").answer(refusal);
@@ -773,7 +766,7 @@ async fn what_is_held_is_shown_to_nobody() {
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber.finish());
     let (password, issued) = (secret("password"), secret("issued").replace(' ', ""));
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     upstream.contents().close(&bearer(&upstream));
     upstream.contents().issue(&basic("gate", &password), &issued);
     upstream.contents().admit(&format!("Bearer {issued}"), "app");

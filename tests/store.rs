@@ -7,20 +7,13 @@ use crate::support::upstream::Upstream;
 
 const TAGGED: &str = "/v2/app/manifests/latest";
 
-async fn upstream() -> (Upstream, Image) {
-    let upstream = Upstream::start().await;
-    let image = Image::classic("app");
-    upstream.put_image("app", "latest", &image, &image.oci());
-    (upstream, image)
-}
-
 async fn named(gateway: &Gateway, known: &Reply) -> Reply {
     gateway.manifest(&Client::curl(), &format!("/v2/app/manifests/{}", known.digest())).await
 }
 
 #[tokio::test]
 async fn a_directory_keeps_derived_digests_across_a_restart() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let directory = tempfile::tempdir().unwrap();
     let first = Setup::default().store_in(directory.path()).before(&upstream).await;
     let schema1 = first.manifest(&Client::docker_1_9_1(), TAGGED).await;
@@ -39,7 +32,7 @@ async fn a_directory_keeps_derived_digests_across_a_restart() {
 
 #[tokio::test]
 async fn the_signing_key_is_kept_so_every_byte_is_the_same_after_a_restart() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let directory = tempfile::tempdir().unwrap();
     let mut seen = Vec::new();
     for _ in 0..2 {
@@ -52,7 +45,7 @@ async fn the_signing_key_is_kept_so_every_byte_is_the_same_after_a_restart() {
 
 #[tokio::test]
 async fn two_replicas_on_one_directory_answer_for_each_other() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let directory = tempfile::tempdir().unwrap();
     let one = Setup::default().store_in(directory.path()).before(&upstream).await;
     let other = Setup::default().store_in(directory.path()).before(&upstream).await;
@@ -66,7 +59,7 @@ async fn two_replicas_on_one_directory_answer_for_each_other() {
 
 #[tokio::test]
 async fn memory_goes_with_the_process() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let first = Gateway::before(&upstream).await;
     let derived = first.manifest(&Client::docker_17(), TAGGED).await;
     assert_eq!(named(&first, &derived).await.status, 200);
@@ -83,7 +76,7 @@ async fn memory_goes_with_the_process() {
 
 #[tokio::test]
 async fn each_replica_cooks_the_same_digest_on_its_own() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let (one, other) = (Gateway::before(&upstream).await, Gateway::before(&upstream).await);
     for client in [Client::docker_1_9_1(), Client::docker_17(), Client::oci_only()] {
         let (here, there) = (one.manifest(&client, TAGGED).await, other.manifest(&client, TAGGED).await);
@@ -94,7 +87,7 @@ async fn each_replica_cooks_the_same_digest_on_its_own() {
 /// A cache hit by tag must leave a recipe too: the second source would otherwise not keep the digest alive.
 #[tokio::test]
 async fn a_directory_that_lost_everything_is_filled_again() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let directory = tempfile::tempdir().unwrap();
     let gateway = Setup::default().store_in(directory.path()).before(&upstream).await;
     let derived = gateway.manifest(&Client::docker_17(), TAGGED).await;
@@ -118,7 +111,7 @@ fn break_down(directory: &std::path::Path) {
 
 #[tokio::test]
 async fn what_cannot_be_kept_is_not_handed_out_but_to_engines_that_do_not_come_back() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("store");
     let gateway = Setup::default().store_in(&store).before(&upstream).await;
@@ -136,7 +129,7 @@ async fn what_cannot_be_kept_is_not_handed_out_but_to_engines_that_do_not_come_b
 /// In a directory that is full or read-only a list cannot be made again, because its children cannot be kept.
 #[tokio::test]
 async fn a_list_that_cannot_be_made_now_is_not_called_lost() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     upstream.put("app", "many", &images::index(&[(&image.oci(), "linux/amd64")]));
     let directory = tempfile::tempdir().unwrap();
     let setup = || Setup::default().store_in(directory.path());
@@ -158,7 +151,7 @@ async fn a_list_that_cannot_be_made_now_is_not_called_lost() {
 
 #[tokio::test]
 async fn what_is_unknown_because_the_store_is_away_is_not_called_absent() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("store");
     let gateway = Setup::default().store_in(&store).before(&upstream).await;
@@ -174,7 +167,7 @@ async fn what_is_unknown_because_the_store_is_away_is_not_called_absent() {
 /// Replicas would disagree about a signature made with a key that only one of them has.
 #[tokio::test]
 async fn schema_1_waits_for_the_shared_key() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("store");
     let gateway = Setup::default().store_in(&store).before(&upstream).await;

@@ -25,13 +25,6 @@ fn named(digest: &str) -> String {
     format!("/v2/app/manifests/{digest}")
 }
 
-async fn upstream() -> (Upstream, Image) {
-    let upstream = Upstream::start().await;
-    let image = Image::classic("app");
-    upstream.put_image("app", "latest", &image, &image.oci());
-    (upstream, image)
-}
-
 /// What was asked upstream, sorted: questions that are asked at the same time come in any order.
 fn asked(upstream: &Upstream) -> Vec<String> {
     let mut lines = upstream.lines();
@@ -55,7 +48,7 @@ fn reads(bucket: &Bucket) -> Vec<String> {
 
 #[tokio::test]
 async fn a_digest_that_is_in_memory_costs_a_question_upstream_and_no_read() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let bucket = Bucket::start().await;
     let gateway = Setup::default().store_at(bucket.location()).before(&upstream).await;
     for client in [Client::docker_17(), Client::docker_1_9_1()] {
@@ -75,7 +68,7 @@ async fn a_digest_that_is_in_memory_costs_a_question_upstream_and_no_read() {
 /// the moment may pass, so a replica may be tried again; no try may cost more than that one question.
 #[tokio::test]
 async fn a_digest_in_a_directory_costs_a_question_upstream_and_one_read() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let directory = tempfile::tempdir().unwrap();
     let gateway = Setup::default().store_in(directory.path()).before(&upstream).await;
     let store = format!("file://{}", directory.path().display());
@@ -103,7 +96,7 @@ async fn a_digest_in_a_directory_costs_a_question_upstream_and_one_read() {
 /// A bucket is far away, so both are asked at the same time.
 #[tokio::test]
 async fn a_digest_in_a_bucket_costs_one_read() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let bucket = Bucket::start().await;
     let gateway = Setup::default().store_at(bucket.location()).before(&upstream).await;
     for client in [Client::docker_17(), Client::docker_1_9_1()] {
@@ -121,7 +114,7 @@ async fn a_digest_in_a_bucket_costs_one_read() {
 
 #[tokio::test]
 async fn many_who_ask_a_replica_for_a_digest_at_once_cost_one_read() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let bucket = Bucket::start().await;
     let gateway = Setup::default().store_at(bucket.location()).before(&upstream).await;
     let derived = gateway.manifest(&Client::docker_17(), TAGGED).await;
@@ -144,7 +137,7 @@ async fn many_who_ask_a_replica_for_a_digest_at_once_cost_one_read() {
 
 #[tokio::test]
 async fn a_stored_digest_that_was_seen_before_costs_no_read() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let bucket = Bucket::start().await;
     let gateway = Setup::default().store_at(bucket.location()).before(&upstream).await;
     let target = named(&image.oci().digest);
@@ -191,7 +184,7 @@ async fn primed(upstream: &Upstream, directory: &std::path::Path) -> Arc<Service
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_first_requests_cost_one_derivation_on_each_replica_at_most() {
     for replicas in [1, 2] {
-        let (upstream, image) = upstream().await;
+        let (upstream, image) = Upstream::with_app().await;
         let directory = tempfile::tempdir().unwrap();
         let mut gateways = Vec::new();
         for _ in 0..replicas {

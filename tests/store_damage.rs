@@ -130,13 +130,6 @@ fn named(digest: &str) -> String {
     format!("/v2/app/manifests/{digest}")
 }
 
-async fn upstream() -> (Upstream, Image) {
-    let upstream = Upstream::start().await;
-    let image = Image::classic("app");
-    upstream.put_image("app", "latest", &image, &image.oci());
-    (upstream, image)
-}
-
 /// What a gateway that has ended since handed out.
 async fn handed_out(objects: &Objects, upstream: &Upstream, client: &Client) -> Reply {
     let gateway = objects.setup().before(upstream).await;
@@ -148,7 +141,7 @@ async fn handed_out(objects: &Objects, upstream: &Upstream, client: &Client) -> 
 
 #[tokio::test]
 async fn a_damaged_document_is_made_again_from_its_recipe_and_replaced() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     for objects in Objects::both().await {
         for client in [Client::docker_17(), Client::docker_1_9_1()] {
             let known = handed_out(&objects, &upstream, &client).await;
@@ -171,7 +164,7 @@ async fn a_damaged_document_is_made_again_from_its_recipe_and_replaced() {
 
 #[tokio::test]
 async fn a_damaged_recipe_is_replaced_when_the_tag_is_asked_for() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     for objects in Objects::both().await {
         let known = handed_out(&objects, &upstream, &Client::docker_17()).await;
         let name = objects.only("v1/recipes/");
@@ -191,7 +184,7 @@ async fn a_damaged_recipe_is_replaced_when_the_tag_is_asked_for() {
 /// Nobody can say whose digest it was any more, but it was handed out.
 #[tokio::test]
 async fn a_damaged_document_without_a_recipe_is_not_called_absent() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     for objects in Objects::both().await {
         let known = handed_out(&objects, &upstream, &Client::docker_17()).await;
         objects.flip(&objects.only("v1/documents/"), -1);
@@ -208,7 +201,7 @@ async fn a_damaged_document_without_a_recipe_is_not_called_absent() {
 /// A recipe that is whole and wrong: it leads to another document.
 #[tokio::test]
 async fn what_is_made_again_is_served_only_under_its_own_digest() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let other = Image::classic("other");
     upstream.put_image("app", "other", &other, &other.oci());
     for objects in Objects::both().await {
@@ -229,7 +222,7 @@ async fn what_is_made_again_is_served_only_under_its_own_digest() {
 /// Other replicas sign with it, and a new one would give their digests other bytes.
 #[tokio::test]
 async fn a_damaged_signing_key_is_not_replaced() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     for objects in Objects::both().await {
         let known = handed_out(&objects, &upstream, &Client::docker_1_9_1()).await;
         let other = Image::classic("other");
@@ -259,7 +252,7 @@ fn odd_times() -> [SystemTime; 2] {
 
 #[tokio::test]
 async fn objects_of_1970_and_of_the_future_are_served() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     for objects in Objects::both().await {
         let known = [
             handed_out(&objects, &upstream, &Client::docker_17()).await,
@@ -281,7 +274,7 @@ async fn objects_of_1970_and_of_the_future_are_served() {
 /// A claim that never ends by its time is waited for no longer than any other.
 #[tokio::test]
 async fn a_claim_of_the_future_does_not_block_a_derivation() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     for objects in Objects::both().await {
         handed_out(&objects, &upstream, &Client::docker_17()).await;
         for time in odd_times() {
@@ -301,7 +294,7 @@ async fn a_claim_of_the_future_does_not_block_a_derivation() {
 
 #[tokio::test]
 async fn a_sweep_under_a_wrong_clock_leaves_what_is_in_use() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let directory = tempfile::tempdir().unwrap();
     let location = Location::Directory(directory.path().to_owned());
     let objects = Objects::Directory(directory);

@@ -20,13 +20,6 @@ fn named(digest: &str) -> String {
     format!("/v2/app/manifests/{digest}")
 }
 
-async fn upstream() -> (Upstream, Image) {
-    let upstream = Upstream::start().await;
-    let image = Image::classic("app");
-    upstream.put_image("app", "latest", &image, &image.oci());
-    (upstream, image)
-}
-
 /// Puts another image under the tag, which nobody has translated yet.
 fn move_on(upstream: &Upstream, name: &str) -> Image {
     let image = Image::classic(name);
@@ -74,7 +67,7 @@ async fn breaks_and_heals(
     break_down: impl AsyncFnOnce(&mut Bucket),
     mend: impl AsyncFnOnce(&mut Bucket),
 ) {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let mut bucket = Bucket::start().await;
     let process = bucket.serve(&upstream).await;
     let early = process.get(&Client::docker_1_9_1(), TAGGED).await;
@@ -171,7 +164,7 @@ async fn a_bucket_that_is_gone() {
 /// A file stands where objects are staged: nothing can be written, whoever runs the test.
 #[tokio::test]
 async fn a_directory_that_may_only_be_read() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let directory = tempfile::tempdir().unwrap();
     let store = format!("file://{}", directory.path().display());
     let process = Process::serve(&["--upstream", &upstream.url(), "--store", &store], &[]).await;
@@ -196,7 +189,7 @@ async fn a_directory_that_may_only_be_read() {
 
 #[tokio::test]
 async fn a_bucket_that_is_away_at_the_start_is_a_warning() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let mut bucket = Bucket::start().await;
     bucket.go_down().await;
     let process = bucket.serve(&upstream).await;
@@ -219,7 +212,7 @@ async fn a_bucket_that_is_away_at_the_start_is_a_warning() {
 /// Replicas would disagree about a signature made with a key that only one of them has.
 #[tokio::test]
 async fn schema_1_waits_until_the_shared_key_can_be_read() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let bucket = Bucket::start().await;
     let first = Setup::default().store_at(bucket.location()).before(&upstream).await;
     let signed = first.manifest(&Client::docker_1_9_1(), TAGGED).await;
@@ -238,7 +231,7 @@ async fn schema_1_waits_until_the_shared_key_can_be_read() {
 #[tokio::test]
 async fn a_bucket_that_gives_one_name_twice_is_a_warning() {
     const WARNING: &str = "the bucket gives one name to two objects";
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let bucket = Bucket::start().await;
     let honest = bucket.serve(&upstream).await;
     // Its check ends with the removal of what it tried with.
@@ -254,7 +247,7 @@ async fn a_bucket_that_gives_one_name_twice_is_a_warning() {
 /// While the store does not answer, whatever does not need it does not wait for it.
 #[tokio::test]
 async fn a_store_that_is_slow_holds_up_only_what_needs_it() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let bucket = Bucket::start().await;
     let gateway = Setup::default().store_at(bucket.location()).before(&upstream).await;
     let known = gateway.manifest(&Client::docker_17(), TAGGED).await;
@@ -288,7 +281,7 @@ async fn a_store_that_is_slow_holds_up_only_what_needs_it() {
 /// It is not waited for without end, and a late answer of the upstream's is no reason to call something absent.
 #[tokio::test]
 async fn a_store_that_never_answers_is_away() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let bucket = Bucket::start().await;
     let gateway = Setup::default().store_at(bucket.location()).before(&upstream).await;
     let _gate = bucket.when("*", "*").hold();
@@ -310,7 +303,7 @@ async fn handed_out(upstream: &Upstream, bucket: &Bucket) -> (Reply, Process) {
 
 #[tokio::test]
 async fn junk_is_not_served_and_is_written_over() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let other = Image::classic("other");
     upstream.put_image("app", "other", &other, &other.oci());
     let bucket = Bucket::start().await;
@@ -341,7 +334,7 @@ async fn junk_is_not_served_and_is_written_over() {
 /// Whether something was handed out is not known as long as only nonsense comes back, or half of an answer.
 #[tokio::test]
 async fn what_is_cut_or_junk_is_no_answer() {
-    let (upstream, _) = upstream().await;
+    let (upstream, _) = Upstream::with_app().await;
     let bucket = Bucket::start().await;
     let (known, process) = handed_out(&upstream, &bucket).await;
     bucket.when("GET", &Bucket::path("v1/documents/*")).cut(100);
@@ -362,7 +355,7 @@ async fn what_is_cut_or_junk_is_no_answer() {
 /// What another replica hands out a moment later must be found.
 #[tokio::test]
 async fn a_miss_is_never_remembered() {
-    let (upstream, image) = upstream().await;
+    let (upstream, image) = Upstream::with_app().await;
     let (bucket, directory) = (Bucket::start().await, tempfile::tempdir().unwrap());
     let replicas = async |setup: fn(&Bucket, &Path) -> Setup| -> [Gateway; 2] {
         let start = async || setup(&bucket, directory.path()).before(&upstream).await;

@@ -35,6 +35,14 @@ impl Absent {
 }
 
 impl Upstream {
+    /// A registry that holds `app:latest`, an OCI image.
+    pub async fn with_app() -> (Self, Image) {
+        let upstream = Self::start().await;
+        let image = Image::classic("app");
+        upstream.put_image("app", "latest", &image, &image.oci());
+        (upstream, image)
+    }
+
     /// An empty registry that everyone may read, on a free port.
     pub async fn start() -> Self {
         Self::start_with(Contents::new).await
