@@ -2,9 +2,10 @@
 //!
 //! Who binds and who stops is the caller's business: [`serve`] takes a listener and a future that says when to stop.
 
+mod connection;
+mod listener;
 pub mod tls;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,18 +14,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Extensions, Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Service;
-use crate::store::fault_point::{self, FaultPoint};
 
-use tls::Tls;
+use connection::Connection;
+pub use listener::Listener;
 
 /// How long the head of a request may take to arrive.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,25 +33,6 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait after the system refused a connection, for lack of descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Where clients connect. One that is made of a [`TcpListener`] speaks plain HTTP.
-pub struct Listener {
-    socket: TcpListener,
-    tls: Option<Tls>,
-}
-
-impl Listener {
-    /// One that speaks TLS, if there is any.
-    pub const fn new(socket: TcpListener, tls: Option<Tls>) -> Self {
-        Self { socket, tls }
-    }
-}
-
-impl From<TcpListener> for Listener {
-    fn from(socket: TcpListener) -> Self {
-        Self::new(socket, None)
-    }
-}
 
 /// Answers clients until `shutdown` completes, then lets answers under way finish, for at most [`DRAIN_TIMEOUT`].
 pub async fn serve(listener: impl Into<Listener>, service: Arc<Service>, shutdown: impl Future<Output = ()>) {
@@ -111,48 +89,6 @@ pub async fn serve_with<Answer, Answered, Body>(
     if tokio::time::timeout(DRAIN_TIMEOUT, connections.shutdown()).await.is_err() {
         tracing::warn!(seconds = DRAIN_TIMEOUT.as_secs(), "answers that were under way did not finish in time");
     }
-}
-
-/// A connection to a client.
-struct Connection<Answer> {
-    peer: SocketAddr,
-    answer: Answer,
-    watcher: Watcher,
-}
-
-impl<Answer> Connection<Answer> {
-    /// Answers requests until either side has had enough. Each is given these extensions.
-    async fn serve<Answered, Body>(
-        self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        extensions: Extensions,
-    ) where
-        Answer: Fn(Request<Incoming>, SocketAddr) -> Answered + Send + 'static,
-        Answered: Future<Output = Response<Body>> + Send + 'static,
-        Body: http_body::Body<Data = Bytes> + Send + 'static,
-        Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let Self { peer, answer, watcher } = self;
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().extend(extensions.clone());
-            let answered = answer(request, peer);
-            async move { Ok::<_, Infallible>(answered.await) }
-        });
-        if let Err(error) = watcher.watch(http().serve_connection(TokioIo::new(stream), service)).await {
-            tracing::debug!(%peer, %error, "a connection ended early");
-        }
-        fault_point::reach(FaultPoint::AnswerSent).await;
-    }
-}
-
-fn http() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_BYTES_MAX);
-    builder
 }
 
 fn prepared(stream: TcpStream) -> TcpStream {
