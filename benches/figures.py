@@ -13,6 +13,7 @@ import time
 
 import image
 import index
+import service
 import store
 from peers import CORES, Peers, free_port
 
@@ -93,6 +94,10 @@ class Bench:
         self.report.row(figure, [ours[0] / theirs[0] for ours, theirs in pairs], **at_least(target))
         self.report.note(figure=figure, cpu_us_gateway=1e6 * statistics.median(ours[1] for ours, _ in pairs),
                          cpu_us_peer=1e6 * statistics.median(theirs[1] for _, theirs in pairs))
+
+    def program(self, name):
+        """The built bench of this name."""
+        return bench_program(name)
 
     def wrk(self, tag):
         """Requests per second for a manifest, all of them answered with 200."""
@@ -285,7 +290,8 @@ def bench_program(name):
 
 
 FIGURES = {"cached": cached_manifest, "asking": asking_each_time, "blob": blob, "translate": translate,
-           "index": index.measure, "store": store.measure}
+           "index": index.measure, "store": store.measure,
+           "tls": service.tls, "start": service.start, "idle": service.idle, "pulls": service.pulls}
 
 
 def main():

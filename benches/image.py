@@ -32,22 +32,30 @@ def config():
         "architecture": "amd64", "os": "linux", "created": "2024-03-01T10:00:00Z",
         "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["/bin/sh"]},
         "history": history,
-        "rootfs": {"type": "layers", "diff_ids": [digest(b"layer %d" % number) for number in range(LAYERS)]},
+        "rootfs": {"type": "layers", "diff_ids": [digest(layer) for layer in layers()]},
     }).encode()
 
 
-def push(port):
-    """Pushes the image under the tags `schema2` and `oci` to the registry on this port."""
-    layers = [b"layer %d" % number for number in range(LAYERS)]
-    for blob in [config(), *layers]:
+def layers():
+    return [b"layer %d" % number for number in range(LAYERS)]
+
+
+def manifest(form):
+    """The manifest in this form, its keys in the order in which Docker and the specification write them."""
+    media_type, config_type, layer_type = TYPES[form]
+    descriptor = lambda kind, content: {"mediaType": kind, "digest": digest(content), "size": len(content)}
+    return {"schemaVersion": 2, "mediaType": media_type, "config": descriptor(config_type, config()),
+            "layers": [descriptor(layer_type, layer) for layer in layers()]}
+
+
+def push(port, forms=None):
+    """Pushes the image to the registry on this port, each form under its tag; without any, each under its own name."""
+    for blob in [config(), *layers()]:
         location = request(port, "POST", f"/v2/{REPOSITORY}/blobs/uploads/", 202).getheader("Location")
         target = "/" + location.split("/", 3)[3] if location.startswith("http") else location
         request(port, "PUT", f"{target}&digest={digest(blob)}", 201, blob)
-    for tag, (media_type, config_type, layer_type) in TYPES.items():
-        descriptor = lambda kind, content: {"mediaType": kind, "size": len(content), "digest": digest(content)}
-        manifest = {"schemaVersion": 2, "mediaType": media_type, "config": descriptor(config_type, config()),
-                    "layers": [descriptor(layer_type, layer) for layer in layers]}
-        request(port, "PUT", manifest_path(tag), 201, json.dumps(manifest).encode(), {"Content-Type": media_type})
+    for tag, form in (forms or {form: form for form in TYPES}).items():
+        request(port, "PUT", manifest_path(tag), 201, json.dumps(manifest(form)).encode(), {"Content-Type": TYPES[form][0]})
 
 
 def manifest_path(tag):

@@ -78,14 +78,13 @@ class Peers(contextlib.ExitStack):
         peer.admin_port = admin_port
         return peer
 
-    def registry(self, logs):
+    def registry(self, logs, store="registry"):
         port = free_port()
-        store = self.directory / "registry"
         settings = self.directory / f"registry-{port}.yml"
         settings.write_text(
             f"version: 0.1\n"
             f"log:\n  level: {'info' if logs else 'error'}\n  accesslog:\n    disabled: {'false' if logs else 'true'}\n"
-            f"storage:\n  filesystem:\n    rootdirectory: {store}\n  cache:\n    blobdescriptor: inmemory\n"
+            f"storage:\n  filesystem:\n    rootdirectory: {self.directory / store}\n  cache:\n    blobdescriptor: inmemory\n"
             f"http:\n  addr: 127.0.0.1:{port}\n")
         return self.start(["docker-registry", "serve", str(settings)], port)
 
