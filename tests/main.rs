@@ -15,6 +15,7 @@ mod configuration;
 mod containment;
 mod crash;
 mod credentials;
+mod documentation;
 mod door;
 mod door_tls;
 mod editions;
