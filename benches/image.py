@@ -43,7 +43,12 @@ def layers():
 def manifest(form):
     """The manifest in this form, its keys in the order in which Docker and the specification write them."""
     media_type, config_type, layer_type = TYPES[form]
-    descriptor = lambda kind, content: {"mediaType": kind, "digest": digest(content), "size": len(content)}
+    order = ("mediaType", "size", "digest") if form == "schema2" else ("mediaType", "digest", "size")
+
+    def descriptor(kind, content):
+        said = {"mediaType": kind, "digest": digest(content), "size": len(content)}
+        return {key: said[key] for key in order}
+
     return {"schemaVersion": 2, "mediaType": media_type, "config": descriptor(config_type, config()),
             "layers": [descriptor(layer_type, layer) for layer in layers()]}
 
