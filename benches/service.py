@@ -148,8 +148,7 @@ def pulls(bench):
     conversion of a schema 2 image of the same config and layers under the same tag, the other two by the words of the
     specifications, here."""
     peers = bench.peers
-    upstream, oracle = peers.registry(False), peers.registry(False, store="oracle")
-    image.push(upstream.port)
+    upstream, oracle = quick_registry(peers), peers.registry(False)
     image.push(oracle.port, {"schema2": "schema2", "oci": "schema2"})
     gateway = peers.gateway(upstream.url, "--tag-ttl", "60s")
     seconds = min(PULL_SECONDS, bench.seconds * 15)
@@ -163,6 +162,27 @@ def pulls(bench):
     bench.report.row("wrong answers", [seen["wrong"] + seen["left_out"]], target="0", reached=lambda value: value == 0)
     bench.report.row("pulls per second", [seen["pulls"] / seen["seconds"]], target=f">= {PULLS_PER_SECOND}",
                      reached=lambda value: value >= PULLS_PER_SECOND * 0.995)
+
+
+def quick_registry(peers):
+    """nginx that answers for the image as a registry would, out of files: one that costs little beside the gateway."""
+    port = free_port()
+    root = peers.directory / "quick"
+    locations = ""
+    for form in image.TYPES:
+        content = json.dumps(image.manifest(form)).encode()
+        file = root / form
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+        for reference in (form, image.digest(content)):
+            locations += (f"    location = {image.manifest_path(reference)} {{ alias {file}; default_type {image.TYPES[form][0]};\n"
+                          f"      add_header Docker-Content-Digest {image.digest(content)}; }}\n")
+    for content in (image.config(), *image.layers()):
+        file = root / "v2" / image.REPOSITORY / "blobs" / image.digest(content)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return peers.nginx(f"  access_log off;\n  server {{ listen 127.0.0.1:{port}; root {root};\n{locations}"
+                       f"    default_type application/octet-stream; }}\n", port)
 
 
 def clients(upstream, oracle):
