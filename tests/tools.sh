@@ -16,7 +16,7 @@ tool() { # name, package, version
 }
 
 if ! command -v go >/dev/null; then
-    echo "LEFT OUT: there is no go here, so distribution 3, crane, oras and regctl are not tested with"
+    echo "LEFT OUT: there is no go here, so distribution 3, crane, oras and regctl are not tested with, nor is the chart rendered"
     exit 0
 fi
 mkdir -p "$bin"
@@ -24,3 +24,5 @@ tool registry github.com/distribution/distribution/v3/cmd/registry v3.1.2
 tool crane github.com/google/go-containerregistry/cmd/crane v0.22.1
 tool oras oras.land/oras/cmd/oras v1.3.6
 tool regctl github.com/regclient/regclient/cmd/regctl v0.11.7
+tool helm helm.sh/helm/v3/cmd/helm v3.22.0
+tool kustomize sigs.k8s.io/kustomize/kustomize/v5 v5.8.3
