@@ -3,6 +3,7 @@
 
 mod accept;
 mod anonymous_as;
+mod banner;
 mod blob_cache;
 mod blobs;
 mod by_digest;
@@ -54,10 +55,12 @@ mod store_costs;
 mod store_damage;
 mod store_faults;
 mod support;
+mod systemd;
 mod the_table;
 mod translation_golden;
 mod translation_properties;
 mod traps;
+mod unix_socket;
 mod upstream_for_tests;
 mod upstream_proxy;
 mod upstream_tls;

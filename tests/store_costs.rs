@@ -1,6 +1,7 @@
 //! What an answer costs the upstream and the store, in requests.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -159,7 +160,7 @@ async fn crowd(gateways: &[Arc<Service>]) -> BTreeSet<Bytes> {
         let request = http::Request::get(TAGGED).header("host", "registry").header("user-agent", request);
         let request = request.body(Empty::<Bytes>::new()).unwrap();
         crowd.spawn(async move {
-            let response = gateway.answer(request, ([127, 0, 0, 1], 1).into()).await;
+            let response = gateway.answer(request, SocketAddr::from(([127, 0, 0, 1], 1))).await;
             assert_eq!(response.status(), 200);
             response.into_body().collect().await.unwrap().to_bytes()
         });
@@ -176,7 +177,7 @@ async fn primed(upstream: &Upstream, directory: &std::path::Path) -> Arc<Service
     let gateway = Service::start(all).unwrap();
     let request = http::Request::head(TAGGED).header("host", "registry").header("accept", "*/*");
     let request = request.body(Empty::<Bytes>::new()).unwrap();
-    let primed = Box::pin(gateway.answer(request, ([127, 0, 0, 1], 1).into())).await;
+    let primed = Box::pin(gateway.answer(request, SocketAddr::from(([127, 0, 0, 1], 1)))).await;
     assert_eq!(primed.status(), 200);
     gateway
 }

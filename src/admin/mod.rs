@@ -1,5 +1,7 @@
 //! Floor 6: the operator's listener.
 
+mod health;
+
 use std::error::Error;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use url::form_urlencoded;
 
 use crate::gateway::Service;
 use crate::gateway::refresh::{Named, Unforgettable};
+
+pub use health::Health;
 
 /// The type of the text that Prometheus reads.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,30 +31,37 @@ pub const IMAGES_MAX: usize = 100;
 /// A status and the sentence that goes with it.
 type Said = (StatusCode, String);
 
-/// Answers `/livez`, `/readyz`, `/metrics` and `/refresh`. The process is alive while it answers, and ready as long as it
-/// listens: an upstream or a store that is down is answered request by request and heals without a restart.
-pub async fn answer<Body>(request: Request<Body>, registry: &Registry, service: &Service) -> Response<Full<Bytes>>
+/// Answers `/livez`, `/readyz`, `/startupz`, `/metrics` and `/refresh`.
+pub async fn answer<Body>(
+    request: Request<Body>,
+    registry: &Registry,
+    service: &Service,
+    health: &Health,
+) -> Response<Full<Bytes>>
 where
     Body: http_body::Body<Data = Bytes>,
     Body::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let is_read_only = matches!(*request.method(), Method::GET | Method::HEAD);
-    let (status, content_type, text) = match request.uri().path() {
-        "/livez" | "/readyz" | "/metrics" if !is_read_only => {
+    let path = request.uri().path();
+    let (status, content_type, text) = match (health.of(path), path) {
+        (Some(_), _) | (None, "/metrics") if !is_read_only => {
             (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned())
         }
-        "/livez" | "/readyz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-        "/metrics" => match metrics(registry) {
+        (Some((status, word)), _) => (status, TEXT, format!("{word}\n")),
+        (None, "/metrics") => match metrics(registry) {
             Ok(text) => (StatusCode::OK, METRICS, text),
             Err(error) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("the metrics cannot be written: {error}\n"))
             }
         },
-        "/refresh" => {
+        (None, "/refresh") => {
             let (status, text) = refresh(request, service).await.unwrap_or_else(|refusal| refusal);
             (status, TEXT, text)
         }
-        _ => (StatusCode::NOT_FOUND, TEXT, "there is /livez, /readyz, /metrics and /refresh\n".to_owned()),
+        (None, _) => {
+            (StatusCode::NOT_FOUND, TEXT, "there is /livez, /readyz, /startupz, /metrics and /refresh\n".to_owned())
+        }
     };
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;

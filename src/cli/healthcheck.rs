@@ -1,10 +1,8 @@
 //! `schemabridge healthcheck`: for probes in images that hold nothing but the binary.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 
-use crate::config::values::address;
+use crate::config::ListenAddress;
 
 use super::Failure;
 use super::operator::ask;
@@ -13,12 +11,12 @@ use super::operator::ask;
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// The admin listener of the gateway
-    #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001", value_parser = address)]
-    admin_listen: SocketAddr,
+    #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001")]
+    admin_listen: ListenAddress,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let address = arguments.admin_listen;
+    let address = &arguments.admin_listen;
     let answer = ask(address, "GET", "/readyz")?;
     if answer.is_ok() {
         return Ok(());

@@ -10,6 +10,7 @@ mod refresh;
 mod reload;
 mod serve;
 mod store;
+mod systemd;
 mod translate;
 
 use std::ffi::OsString;

@@ -1,8 +1,11 @@
 //! Asking a running gateway at its admin listener.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
+
+use crate::config::ListenAddress;
 
 use super::Failure;
 
@@ -26,7 +29,7 @@ impl Answer {
 }
 
 /// Sends one request; `target` is path and query.
-pub(super) fn ask(address: SocketAddr, method: &str, target: &str) -> Result<Answer, Failure> {
+pub(super) fn ask(address: &ListenAddress, method: &str, target: &str) -> Result<Answer, Failure> {
     let received = exchange(address, method, target)
         .map_err(|error| format!("no answer from the admin listener at {address}: {error}"))?;
     let received = String::from_utf8_lossy(&received);
@@ -35,11 +38,25 @@ pub(super) fn ask(address: SocketAddr, method: &str, target: &str) -> Result<Ans
     Ok(Answer { status_line, text: text.to_owned() })
 }
 
-fn exchange(address: SocketAddr, method: &str, target: &str) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(stream, "{method} {target} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+fn exchange(address: &ListenAddress, method: &str, target: &str) -> std::io::Result<Vec<u8>> {
+    match address {
+        ListenAddress::Network(address) => {
+            let stream = TcpStream::connect_timeout(address, TIMEOUT)?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
+            exchange_over(stream, &address.to_string(), method, target)
+        }
+        ListenAddress::UnixSocket(path) => {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
+            exchange_over(stream, "localhost", method, target)
+        }
+    }
+}
+
+fn exchange_over(mut stream: impl Read + Write, host: &str, method: &str, target: &str) -> std::io::Result<Vec<u8>> {
+    write!(stream, "{method} {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     Ok(answer)

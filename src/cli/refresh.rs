@@ -1,11 +1,9 @@
 //! `schemabridge refresh`: a running gateway forgets what tags name, and asks the upstream when they are asked for next.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 use url::form_urlencoded;
 
-use crate::config::values::address;
+use crate::config::ListenAddress;
 
 use super::operator::ask;
 use super::{Failure, print};
@@ -26,13 +24,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
     /// The admin listener of the gateway
-    #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001", value_parser = address)]
-    admin_listen: SocketAddr,
+    #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001")]
+    admin_listen: ListenAddress,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     for images in arguments.images.chunks(IMAGES_AT_ONCE) {
-        let answer = ask(arguments.admin_listen, "POST", &target(images, arguments))?;
+        let answer = ask(&arguments.admin_listen, "POST", &target(images, arguments))?;
         if !answer.is_ok() {
             return Err(match answer.text.trim() {
                 "" => format!("the gateway answered `{}`", answer.status_line).into(),

@@ -1,5 +1,6 @@
 //! Reading the configuration again while the gateway runs.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,7 +16,7 @@ use crate::config::ServeArguments;
 use crate::config::file::File;
 use crate::gateway::Service;
 
-use super::{Command, CommandLine, Failure};
+use super::{Command, CommandLine, Failure, systemd};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -58,6 +59,7 @@ pub(super) async fn keep_up(mut again: Again, mut hangup: Signal, service: Arc<S
             _ = hangup.recv() => again.file.has_changed().await,
             () = again.file.change() => true,
         };
+        systemd::reloading();
         let read = again.read(&service);
         let result = match &read {
             Ok(()) => {
@@ -70,6 +72,7 @@ pub(super) async fn keep_up(mut again: Again, mut hangup: Signal, service: Arc<S
                 "failed"
             }
         };
+        systemd::reloaded(&read);
         metrics.reloads.get_or_create(&Reload { result }).inc();
     }
 }
@@ -81,22 +84,24 @@ pub(super) struct Again {
     /// What was said at the start.
     arguments: ServeArguments,
     tables: File,
+    /// Where clients connect, whatever was said.
+    listened: Vec<SocketAddr>,
 }
 
 impl Again {
-    pub(super) fn new(line: CommandLine, arguments: &ServeArguments, file: &File) -> Self {
+    pub(super) fn new(line: CommandLine, arguments: &ServeArguments, file: &File, listened: Vec<SocketAddr>) -> Self {
         let watched = Watched::new(arguments.config.clone());
-        Self { line, file: watched, arguments: arguments.clone(), tables: file.clone() }
+        Self { line, file: watched, arguments: arguments.clone(), tables: file.clone(), listened }
     }
 
     fn read(&self, service: &Service) -> Result<(), Failure> {
         let (commands, file) = self.line.read()?;
         let Command::Serve(arguments) = commands.command else { return Ok(()) };
         // Whatever addresses the file names now, these are where clients come from.
-        service.change(arguments.site(&file, &self.arguments.listen)?)?;
+        service.change(arguments.site(&file, &self.listened)?)?;
         if arguments.start_only(&file) != self.arguments.start_only(&self.tables) {
             tracing::warn!(
-                "addresses, TLS, store, memory, key, blob cache or log were changed: that takes effect with the next start"
+                "addresses, TLS, store, memory, key, blob cache, drain or log were changed: that takes effect with the next start"
             );
         }
         Ok(())

@@ -7,7 +7,10 @@ mod door;
 mod environment;
 pub mod file;
 mod keys;
+pub mod lifecycle;
+mod listen;
 mod mistake;
+pub mod systemd;
 pub mod tables;
 pub mod tls;
 mod unusable;
@@ -21,11 +24,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
-use ipnet::IpNet;
 use url::Url;
 
 use crate::gateway::service::{ServiceOptions, Site};
-use crate::gateway::{ChallengeMode, IndexLimits, Options, Pushes, SharedOptions};
+use crate::gateway::{ChallengeMode, IndexLimits, Options, Pushes, SharedOptions, TrustedProxy};
 use crate::negotiate::{ClientRule, Glob, PlatformRule, Policy, WithoutAccept};
 use crate::store::sweep::Bounds;
 use crate::store::{Bucket, Location};
@@ -39,6 +41,8 @@ pub use environment::{docker_config, unknown_variables};
 use environment::{platform_settings, registry_proxy, state_directory};
 use file::File;
 pub use keys::{documentation, flags_in_force};
+use lifecycle::LifecycleArguments;
+pub use listen::{InvalidListenAddress, ListenAddress};
 pub use mistake::one_line;
 use tables::{BlobCacheTable, UpstreamTable};
 use tls::TlsArguments;
@@ -51,9 +55,20 @@ pub struct ServeArguments {
     #[arg(long, env = "SCHEMABRIDGE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Where clients connect: an address and a port; repeatable
-    #[arg(long, env = "SCHEMABRIDGE_LISTEN", value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:5000", value_parser = values::address)]
-    pub listen: Vec<SocketAddr>,
+    /// Where clients connect: an address and a port, or `unix:` and the path of a socket, which speaks plain HTTP; repeatable.
+    /// Sockets that systemd passes stand in place of these
+    #[arg(
+        long,
+        env = "SCHEMABRIDGE_LISTEN",
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:5000"
+    )]
+    pub listen: Vec<ListenAddress>,
+
+    /// How the process begins and ends.
+    #[command(flatten)]
+    pub lifecycle: LifecycleArguments,
 
     /// How clients connect, and what they show.
     #[command(flatten)]
@@ -63,9 +78,10 @@ pub struct ServeArguments {
     #[command(flatten)]
     pub door: DoorArguments,
 
-    /// Where the operator connects: /livez, /readyz, /metrics and /refresh
-    #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001", value_parser = values::address)]
-    pub admin_listen: SocketAddr,
+    /// Where the operator connects, written likewise: /livez, /readyz, /startupz, /metrics and /refresh. The socket that
+    /// systemd passes as `admin` stands in its place
+    #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001")]
+    pub admin_listen: ListenAddress,
 
     /// The settings of the gateway itself.
     #[command(flatten)]
@@ -108,7 +124,8 @@ impl ServeArguments {
             return Err(Unusable::NoListener);
         }
         let door = self.door.door(self.tls.client_names()?)?;
-        self.door.check(door.as_deref(), &self.listen, &site.upstreams)?;
+        let networks: Vec<SocketAddr> = self.listen.iter().filter_map(ListenAddress::network).collect();
+        self.door.check(door.as_deref(), &networks, &site.upstreams)?;
         Ok(Site { door, ..site })
     }
 
@@ -117,7 +134,8 @@ impl ServeArguments {
         let (gateway, bounds) = (&self.gateway, self.bounds.bounds());
         let store = (gateway.store.store.clone(), gateway.store.store_endpoint.clone(), bounds);
         let memory = (gateway.cache_size, gateway.signing_key.clone(), file.tables.blob_cache.clone());
-        let connections = (self.listen.clone(), self.tls.files().ok(), self.admin_listen);
+        let connections =
+            (self.listen.clone(), self.tls.files().ok(), self.admin_listen.clone(), self.lifecycle.clone());
         (connections, store, memory, self.log_format, self.log_level)
     }
 }
@@ -156,9 +174,10 @@ pub struct GatewayArguments {
     #[arg(long, env = "SCHEMABRIDGE_EXTERNAL_URL", value_name = "URL", value_parser = values::plain_url)]
     pub external_url: Option<Url>,
 
-    /// Networks of proxies whose X-Forwarded-Proto and X-Forwarded-For are believed; repeatable
-    #[arg(long, env = "SCHEMABRIDGE_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',', value_parser = values::network)]
-    pub trusted_proxies: Vec<IpNet>,
+    /// Networks of proxies whose X-Forwarded-Proto and X-Forwarded-For are believed, and `unix` for whoever connects to a
+    /// socket in the file system; repeatable
+    #[arg(long, env = "SCHEMABRIDGE_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',')]
+    pub trusted_proxies: Vec<TrustedProxy>,
 
     /// A token service beyond the upstream's own host that its challenges may name; repeatable
     #[arg(long, env = "SCHEMABRIDGE_TOKEN_REALM", value_name = "URL", value_delimiter = ',', value_parser = values::plain_url)]

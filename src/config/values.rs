@@ -1,6 +1,6 @@
 //! How the values of flags are written. Each error says what would be accepted; clap puts the flag and the value before.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -12,11 +12,6 @@ use crate::negotiate::{Glob, PlatformRule};
 
 use super::Variant;
 use super::tables::UpstreamTable;
-
-pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    let text = text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("0.0.0.0:{port}"));
-    text.parse().map_err(|_| "expected an IP address and a port, such as `127.0.0.1:5000` or `[::1]:5000`".to_owned())
-}
 
 /// The URL of a registry. Never repeats the value: it may hold a password.
 pub(super) fn registry_url(text: &str) -> Result<Url, String> {
@@ -83,6 +78,12 @@ pub(crate) fn plain_url(text: &str) -> Result<Url, String> {
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse().ok().or_else(single).ok_or("expected a network, such as `10.0.0.0/8` or `127.0.0.1`".to_owned())
+}
+
+/// The mode of a file, in octal digits.
+pub(super) fn file_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && !text.starts_with('+'));
+    mode.ok_or("expected the mode of a file in octal digits, such as `0660`".to_owned())
 }
 
 pub(super) fn platform_rule(text: &str) -> Result<PlatformRule, String> {
@@ -194,8 +195,10 @@ mod tests {
         ] {
             assert!(registry_url(bad).is_err(), "{bad}");
         }
-        assert_eq!(address(":5000"), Ok("0.0.0.0:5000".parse().unwrap()));
-        assert!(address("5000").is_err());
+        assert_eq!((file_mode("0660"), file_mode("660"), file_mode("0")), (Ok(0o660), Ok(0o660), Ok(0)));
         assert_eq!(network("127.0.0.1").unwrap().to_string(), "127.0.0.1/32");
+        for bad in ["", "0o660", "0680", "1777", "-1", "+660", "rw-rw----"] {
+            assert!(file_mode(bad).is_err(), "{bad}");
+        }
     }
 }

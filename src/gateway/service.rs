@@ -1,7 +1,6 @@
 //! Every upstream behind one address: which one a request is for, and changing them while requests are under way.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -9,7 +8,6 @@ use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Request, Response};
-use ipnet::IpNet;
 
 use crate::upstream::route::{RouteNames, RouteTable};
 
@@ -18,6 +16,7 @@ use super::challenge::welcome;
 use super::door::{self, Admission, Door};
 use super::exchange::{Neighbour, client_address};
 use super::fault::Fault;
+use super::peer::{Peer, TrustedProxy};
 use super::route::{Route, is_base};
 use super::shared::StartError;
 use super::{Credentials, Gateway, Options, Routed, Shared, SharedOptions, finished, is_read_only};
@@ -41,7 +40,7 @@ pub struct Site {
     /// Who may come in at all; everybody where there is none.
     pub door: Option<Arc<Door>>,
     /// Neighbours whose `X-Forwarded-Proto` and `X-Forwarded-For` are believed. Default none.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Vec<TrustedProxy>,
 }
 
 impl Site {
@@ -72,7 +71,7 @@ pub(super) struct Table {
     pub(super) routes: RouteTable,
     pub(super) gateways: Vec<Arc<Gateway>>,
     door: Option<Arc<Door>>,
-    trusted_proxies: Vec<IpNet>,
+    trusted_proxies: Vec<TrustedProxy>,
 }
 
 impl Service {
@@ -106,14 +105,14 @@ impl Service {
     }
 
     /// Answers one request from a client at `peer`. Never fails: whatever breaks is an answer too.
-    pub async fn answer<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Body>
+    pub async fn answer<B>(&self, request: Request<B>, peer: impl Into<Peer>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + Sync + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let table = self.table();
         let (mut head, body) = request.into_parts();
-        let neighbour = table.neighbour(peer, &head);
+        let neighbour = table.neighbour(peer.into(), &head);
         let admission = match table.admit(&mut head, neighbour).await {
             Ok(admission) => admission,
             Err(fault) => return refused(fault, &head),
@@ -173,9 +172,9 @@ impl Table {
         self.gateways.iter().map(|gateway| gateway.options().upstream_name.clone()).collect()
     }
 
-    fn neighbour(&self, peer: SocketAddr, head: &Parts) -> Neighbour {
-        let address = peer.ip();
-        let trusted = self.trusted_proxies.iter().any(|network| network.contains(&address));
+    fn neighbour(&self, peer: Peer, head: &Parts) -> Neighbour {
+        let address = peer.address();
+        let trusted = self.trusted_proxies.iter().any(|proxy| proxy.is(peer));
         let transport = head.extensions.get().copied().unwrap_or_default();
         Neighbour { address, trusted, transport }
     }

@@ -1,7 +1,6 @@
 //! A connection to a client: HTTP spoken on it until either side has had enough.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Extensions, Request, Response};
@@ -12,13 +11,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::gateway::Peer;
 use crate::store::fault_point::{self, FaultPoint};
 
 use super::{HEAD_BYTES_MAX, HEADER_TIMEOUT, HEADERS_MAX};
 
 /// A connection to a client.
 pub(super) struct Connection<Answer> {
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     pub(super) answer: Answer,
     pub(super) watcher: Watcher,
 }
@@ -30,7 +30,7 @@ impl<Answer> Connection<Answer> {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         extensions: Extensions,
     ) where
-        Answer: Fn(Request<Incoming>, SocketAddr) -> Answered + Send + 'static,
+        Answer: Fn(Request<Incoming>, Peer) -> Answered + Send + 'static,
         Answered: Future<Output = Response<Body>> + Send + 'static,
         Body: http_body::Body<Data = Bytes> + Send + 'static,
         Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

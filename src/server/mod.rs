@@ -1,27 +1,34 @@
 //! Floor 6: accepting connections for the gateway.
 //!
-//! Who binds and who stops is the caller's business: [`serve`] takes a listener and a future that says when to stop.
+//! Who binds and who stops is the caller's business: [`serve`] takes a listener and a future that says when to stop,
+//! [`serve_with`] one whose end is taken in steps.
 
 mod connection;
 mod listener;
+mod stop;
 pub mod tls;
+mod unix_socket;
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Extensions, Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Extensions, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::gateway::Service;
+use crate::gateway::{Peer, Service};
 
 use connection::Connection;
-pub use listener::Listener;
+use listener::Accepted;
+pub use listener::{Listener, Socket};
+pub use stop::Stop;
+use tls::Tls;
+pub use unix_socket::{CannotBind, UnixSocket};
 
 /// How long the head of a request may take to arrive.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,37 +36,45 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 pub const HEADERS_MAX: usize = 128;
 /// How many bytes the head of a request may have.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// How long answers under way may take to finish after the stop was asked for.
+/// How long answers under way may take to finish after the stop was asked for, where nothing else is said.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait after the system refused a connection, for lack of descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers clients until `shutdown` completes, then lets answers under way finish, for at most [`DRAIN_TIMEOUT`].
 pub async fn serve(listener: impl Into<Listener>, service: Arc<Service>, shutdown: impl Future<Output = ()>) {
-    serve_with(listener, shutdown, move |request, peer| {
+    let stop = Stop::default();
+    let mut serving = pin!(serve_with(listener, stop.clone(), move |request, peer| {
         let service = Arc::clone(&service);
         async move { service.answer(request, peer).await }
-    })
-    .await;
+    }));
+    tokio::select! {
+        _ = &mut serving => return,
+        () = shutdown => stop.close(),
+    }
+    if tokio::time::timeout(DRAIN_TIMEOUT, &mut serving).await.is_err() {
+        stop.cut();
+        serving.await;
+    }
 }
 
-/// The same for any answer: the admin listener is served alike.
-pub async fn serve_with<Answer, Answered, Body>(
-    listener: impl Into<Listener>,
-    shutdown: impl Future<Output = ()>,
-    answer: Answer,
-) where
-    Answer: Fn(Request<Incoming>, SocketAddr) -> Answered + Clone + Send + 'static,
+/// The same for any answer and an end in steps: the admin listener is served alike. Returns when no connection is left, and
+/// says how many had to be cut.
+pub async fn serve_with<Answer, Answered, Body>(listener: impl Into<Listener>, stop: Stop, answer: Answer) -> usize
+where
+    Answer: Fn(Request<Incoming>, Peer) -> Answered + Clone + Send + 'static,
     Answered: Future<Output = Response<Body>> + Send + 'static,
     Body: http_body::Body<Data = Bytes> + Send + 'static,
     Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Listener { socket, tls } = listener.into();
-    let (connections, handshakes) = (GracefulShutdown::new(), CancellationToken::new());
-    let mut shutdown = pin!(shutdown);
+    let ending = stop.clone();
+    let answer =
+        move |request: Request<Incoming>, peer| with_farewell(ending.clone(), request.version(), answer(request, peer));
+    let (connections, graceful, cut) = (TaskTracker::new(), GracefulShutdown::new(), Arc::<AtomicUsize>::default());
     loop {
-        let (stream, peer) = tokio::select! {
-            () = &mut shutdown => break,
+        let (accepted, peer) = tokio::select! {
+            () = stop.closing() => break,
             accepted = socket.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -69,33 +84,55 @@ pub async fn serve_with<Answer, Answered, Body>(
                 }
             },
         };
-        let connection = Connection { peer, answer: answer.clone(), watcher: connections.watcher() };
-        let (stream, handshakes) = (prepared(stream), handshakes.clone());
-        let Some(tls) = tls.clone() else {
-            tokio::spawn(connection.serve(stream, Extensions::new()));
-            continue;
-        };
-        tokio::spawn(async move {
-            // Whoever has not even shaken hands when the stop is asked for has no answer under way.
-            match handshakes.run_until_cancelled(tls.accept(stream)).await {
-                Some(Ok((stream, extensions))) => connection.serve(stream, extensions).await,
-                Some(Err(error)) => tracing::debug!(%peer, %error, "a TLS connection did not come about"),
-                None => {}
+        let connection = Connection { peer, answer: answer.clone(), watcher: graceful.watcher() };
+        let (tls, stop, cut) = (tls.clone(), stop.clone(), Arc::clone(&cut));
+        connections.spawn(async move {
+            if stop.until_cutting(attend(connection, accepted, tls, &stop)).await.is_none() {
+                cut.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
     drop(socket);
-    handshakes.cancel();
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.shutdown()).await.is_err() {
-        tracing::warn!(seconds = DRAIN_TIMEOUT.as_secs(), "answers that were under way did not finish in time");
+    connections.close();
+    graceful.shutdown().await;
+    connections.wait().await;
+    cut.load(Ordering::Relaxed)
+}
+
+async fn attend<Answer, Answered, Body>(
+    connection: Connection<Answer>,
+    accepted: Accepted,
+    tls: Option<Tls>,
+    stop: &Stop,
+) where
+    Answer: Fn(Request<Incoming>, Peer) -> Answered + Send + 'static,
+    Answered: Future<Output = Response<Body>> + Send + 'static,
+    Body: http_body::Body<Data = Bytes> + Send + 'static,
+    Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (stream, tls) = match (accepted, tls) {
+        (Accepted::Unix(stream), _) => return connection.serve(stream, Extensions::new()).await,
+        (Accepted::Network(stream), None) => return connection.serve(stream, Extensions::new()).await,
+        (Accepted::Network(stream), Some(tls)) => (stream, tls),
+    };
+    // Whoever has not even shaken hands when no connection is taken any more has no answer under way.
+    match stop.until_closing(tls.accept(stream)).await {
+        Some(Ok((stream, extensions))) => connection.serve(stream, extensions).await,
+        Some(Err(error)) => tracing::debug!(peer = %connection.peer, %error, "a TLS connection did not come about"),
+        None => {}
     }
 }
 
-fn prepared(stream: TcpStream) -> TcpStream {
-    // An answer's head and the end of its body are small writes that should not wait for each other. A socket that
-    // refuses the option is only slower.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was refused");
+/// The same answer, which from a certain step on tells a client of HTTP/1 that the connection ends with it. Those of HTTP/2
+/// are told by a frame of their own.
+async fn with_farewell<Body>(
+    stop: Stop,
+    version: Version,
+    answered: impl Future<Output = Response<Body>>,
+) -> Response<Body> {
+    let mut response = answered.await;
+    if stop.is_leaving() && version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    stream
+    response
 }

@@ -20,6 +20,7 @@ mod proxy;
 mod pushes;
 mod replicas;
 mod signature;
+mod sockets;
 mod stored_schema1;
 mod tokens;
 mod upstream_tls;

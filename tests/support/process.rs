@@ -1,7 +1,7 @@
 //! The gateway as a process of its own, which can be killed.
 
-use std::net::SocketAddr;
-use std::process::Stdio;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,6 +12,9 @@ use tokio::sync::watch;
 
 use super::client::{Client, Reply};
 use super::patiently;
+
+/// The address of what listens in the file system.
+const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 /// A running `serve`. Killed when dropped.
 pub struct Process {
@@ -28,10 +31,15 @@ pub struct Process {
 impl Process {
     /// Starts `serve` on free ports and waits until it says where it listens.
     pub async fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let own = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
         let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
-        command.args(own).args(arguments).env_clear().envs(environment.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).args(arguments);
+        command.args(["--log-format", "json"]).env_clear().envs(environment.iter().copied()).stdin(Stdio::null());
+        Self::start(command).await
+    }
+
+    /// Starts this, which is to become a `serve` that logs JSON, and waits until it says where it listens.
+    pub async fn start(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let (sender, said) = unbounded_channel();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -59,7 +67,8 @@ impl Process {
             let next = patiently("the gateway's listeners", addresses.recv()).await;
             let (is_gateway, text) =
                 next.unwrap_or_else(|| panic!("it ended before it listened: {}", log.borrow().as_str()));
-            *(if is_gateway { &mut address } else { &mut admin }) = Some(text.parse().unwrap());
+            let place = if is_gateway { &mut address } else { &mut admin };
+            place.get_or_insert(if text.starts_with("unix:") { NOWHERE } else { text.parse().unwrap() });
         }
         Self { child, address: address.unwrap(), admin: admin.unwrap(), said, log, marks: AtomicUsize::default() }
     }
@@ -89,8 +98,23 @@ impl Process {
 
     /// Tells it to read its configuration again, by its own id.
     pub fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
+    /// Tells it to stop, by its own id.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends it this signal, by its own id.
+    pub fn signal(&self, name: &str) {
         let id = self.child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+        assert!(std::process::Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        patiently("the end of the process", self.child.wait()).await.unwrap()
     }
 
     /// How many lines it logged until now whose message begins so. The log is written in order, so what it says of one

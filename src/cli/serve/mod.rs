@@ -1,0 +1,183 @@
+//! `schemabridge serve`.
+
+mod banner;
+mod drain;
+mod listen;
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{Empty, Full};
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::admin::{self, Health};
+use crate::config::file::File;
+use crate::config::systemd::passed_sockets;
+use crate::config::tls::TlsFiles;
+use crate::config::{ListenAddress, LogFormat, ServeArguments, unknown_variables};
+use crate::gateway::service::ServiceOptions;
+use crate::gateway::{Service, StartError};
+use crate::server::tls::{HANDSHAKE_TIMEOUT, Tls, TlsOptions};
+use crate::server::{self, Listener, Stop};
+
+use super::{CommandLine, Commands, Failure, log, reload, systemd};
+use banner::{Banner, Spoken};
+use drain::Signals;
+use listen::{Open, Passed};
+
+/// How long work that cannot be called back, such as a write to a disk, may take at the end.
+const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) fn run(arguments: ServeArguments, file: &File, line: CommandLine) -> Result<(), Failure> {
+    // Before there are threads, which must not see the environment change.
+    let passed = Passed::sorted(passed_sockets()?)?;
+    // Dropped last: what the end says is written too.
+    let _log = start_log(&arguments)?;
+    for name in unknown_variables::<Commands>(file) {
+        tracing::warn!(name, "this environment variable is none of schemabridge's: see `schemabridge serve --help`");
+    }
+    #[cfg(debug_assertions)]
+    if let Some(arming) = arguments.fault_point {
+        crate::store::fault_point::arm(arming);
+    }
+    let mut in_force = arguments.clone();
+    if let Some(addresses) = passed.addresses()? {
+        in_force.listen = addresses;
+    }
+    let options = in_force.options(file)?;
+    let listened = in_force.listen.iter().filter_map(ListenAddress::network).collect();
+    let again = reload::Again::new(line, &arguments, file, listened);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(arguments, passed, options, again));
+    runtime.shutdown_timeout(LEFTOVERS_TIMEOUT);
+    served
+}
+
+async fn serve(
+    arguments: ServeArguments,
+    passed: Passed,
+    options: ServiceOptions,
+    again: reload::Again,
+) -> Result<(), Failure> {
+    let tls = tls(&arguments)?;
+    // From here on, being told to read the file again or to stop does not end the process.
+    let (hangup, signals) = (signal(SignalKind::hangup())?, Signals::catch()?);
+    let (listeners, admin) = passed.open(&arguments)?;
+    let (site, store, upstreams) = (options.site.clone(), options.shared.store.clone(), origins(&options));
+    let service = Service::start(options).map_err(in_words_of_the_flag)?;
+
+    let (stop, mut clients, mut listening) = (Stop::default(), JoinSet::new(), Vec::new());
+    for Open { socket, address } in listeners {
+        tracing::info!(%address, upstreams, %store, "listening");
+        listening.push(address);
+        let (listener, service) = (Listener::new(socket, tls.clone()), Arc::clone(&service));
+        clients.spawn(server::serve_with(listener, stop.clone(), move |request, peer| {
+            let service = Arc::clone(&service);
+            async move { service.answer(request, peer).await }
+        }));
+    }
+    tracing::info!(address = %admin.address, "admin listening");
+    let reloads = reload::Metrics::default();
+    let operated = Arc::new(Operated::of(Arc::clone(&service), &reloads));
+    let (last_stop, answering) = (Stop::default(), Arc::clone(&operated));
+    let admin_served = tokio::spawn(server::serve_with(admin.socket, last_stop.clone(), move |request, _| {
+        let operated = Arc::clone(&answering);
+        async move { operated.answer(request).await }
+    }));
+    let (shared, bounds, until) = (service.shared().clone(), arguments.bounds.bounds(), stop.clone());
+    tokio::spawn(async move { until.until_closing(shared.tend_store(bounds)).await });
+    let (keeping_up, until) = (reload::keep_up(again, hangup, service, reloads), stop.clone());
+    tokio::spawn(async move { until.until_closing(keeping_up).await });
+    let living = Arc::clone(&operated);
+    tokio::spawn(systemd::report_life(move || Arc::clone(&living).is_alive()));
+
+    operated.health.started();
+    systemd::ready(&listening.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+    let spoken = if tls.is_some() { Spoken::Tls } else { Spoken::Plain };
+    let banner = Banner { listening: &listening, admin: &admin.address, spoken, site: &site, store: &store };
+    banner::show(|| banner.text());
+    drop(site);
+    let cut = async { clients.join_all().await.into_iter().sum() };
+    drain::serve_until_told(signals, &operated.health, &stop, &arguments.lifecycle, cut).await;
+    drain::end_operator(&last_stop, admin_served).await;
+    Ok(())
+}
+
+/// What the operator asks about.
+struct Operated {
+    registry: Registry,
+    service: Arc<Service>,
+    health: Health,
+}
+
+impl Operated {
+    fn of(service: Arc<Service>, reloads: &reload::Metrics) -> Self {
+        let mut registry = Registry::with_prefix("schemabridge");
+        service.shared().register_metrics(&mut registry);
+        reloads.register(&mut registry);
+        Self { registry, service, health: Health::default() }
+    }
+
+    async fn answer<Body>(&self, request: Request<Body>) -> Response<Full<Bytes>>
+    where
+        Body: http_body::Body<Data = Bytes>,
+        Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        admin::answer(request, &self.registry, &self.service, &self.health).await
+    }
+
+    /// What whoever asks at the admin listener would hear.
+    async fn is_alive(self: Arc<Self>) -> bool {
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.uri_mut() = http::Uri::from_static("/livez");
+        self.answer(request).await.status() == StatusCode::OK
+    }
+}
+
+/// TLS to clients, with its files read, if there is to be any.
+pub(super) fn tls(arguments: &ServeArguments) -> Result<Option<Tls>, Failure> {
+    let Some(TlsFiles { chain, key, client_authorities }) = arguments.tls.files()? else { return Ok(None) };
+    let options = TlsOptions { chain, key, client_authorities, handshake_timeout: HANDSHAKE_TIMEOUT };
+    Ok(Some(Tls::read(&options).map_err(|reason| format!("TLS to clients: {reason}"))?))
+}
+
+/// Where the upstreams are, for the line that says what the gateway stands in front of.
+fn origins(options: &ServiceOptions) -> String {
+    let upstreams = options.site.upstreams.iter();
+    upstreams.map(|(upstream, _)| upstream.upstream.url.origin().ascii_serialization()).collect::<Vec<_>>().join(" ")
+}
+
+fn in_words_of_the_flag(error: StartError) -> Failure {
+    match error {
+        StartError::Store(error) => format!("--store: {error}").into(),
+        error => error.into(),
+    }
+}
+
+fn start_log(arguments: &ServeArguments) -> std::io::Result<log::Writer> {
+    let writer = log::Writer::start(std::io::stderr())?;
+    let colours = std::io::stderr().is_terminal();
+    let builder =
+        tracing_subscriber::fmt().with_max_level(arguments.log_level).with_writer(writer.lines()).with_ansi(colours);
+    let filter = filter(arguments.log_level);
+    match arguments.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).finish().with(filter).init(),
+        LogFormat::Text => builder.finish().with(filter).init(),
+    }
+    Ok(writer)
+}
+
+/// The client of buckets says of each attempt that it was not the last; of a store that is away one line is enough.
+fn filter(level: Level) -> Targets {
+    let of_buckets = if level > Level::INFO { level } else { level.min(Level::WARN) };
+    Targets::new().with_default(level).with_target("object_store", of_buckets)
+}
