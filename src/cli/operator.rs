@@ -1,11 +1,11 @@
 //! Asking a running gateway at its admin listener.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::config::ListenAddress;
+use crate::config::{InvalidListenAddress, ListenAddress};
 
 use super::Failure;
 
@@ -26,6 +26,16 @@ impl Answer {
     pub(super) fn is_ok(&self) -> bool {
         self.status_line.starts_with("HTTP/1.1 200 ")
     }
+}
+
+/// Where a gateway is asked: what it may be told to listen at, or a name that leads there, as a service of Kubernetes has.
+pub(super) fn listening_at(text: &str) -> Result<ListenAddress, String> {
+    let invalid = match text.parse() {
+        Ok(address) => return Ok(address),
+        Err(invalid @ InvalidListenAddress) => invalid,
+    };
+    let mut found = text.to_socket_addrs().map_err(|reason| format!("{invalid}, or a host and a port; {reason}"))?;
+    found.next().map(ListenAddress::Network).ok_or_else(|| format!("{text} has no address"))
 }
 
 /// Sends one request; `target` is path and query.
