@@ -6,10 +6,12 @@ mod explain;
 mod healthcheck;
 mod log;
 mod operator;
+mod process;
 mod refresh;
 mod reload;
 mod serve;
 mod store;
+mod telemetry;
 mod translate;
 
 use std::ffi::OsString;

@@ -1,6 +1,5 @@
 //! `schemabridge serve`.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,21 +9,17 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Level;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::file::File;
 use crate::config::tls::TlsFiles;
-use crate::config::{LogFormat, ServeArguments, unknown_variables};
+use crate::config::{ServeArguments, unknown_variables};
 use crate::gateway::service::ServiceOptions;
 use crate::gateway::{Service, StartError};
 use crate::server::Listener;
 use crate::server::tls::{HANDSHAKE_TIMEOUT, Tls, TlsOptions};
 use crate::{admin, server};
 
-use super::{CommandLine, Commands, Failure, log, reload};
+use super::{CommandLine, Commands, Failure, reload, telemetry};
 
 /// How many connections may wait to be accepted, if the kernel allows as many: a fleet that is told to pull opens them all
 /// at once, and one that finds no place tries again after a second at the earliest.
@@ -41,7 +36,7 @@ struct CannotListen {
 
 pub(super) fn run(arguments: ServeArguments, file: &File, line: CommandLine) -> Result<(), Failure> {
     // Dropped last: what the end says is written too.
-    let _log = start_log(&arguments)?;
+    let _log = telemetry::start_log(&arguments)?;
     for name in unknown_variables::<Commands>(file) {
         tracing::warn!(name, "this environment variable is none of schemabridge's: see `schemabridge serve --help`");
     }
@@ -75,10 +70,11 @@ async fn serve(arguments: ServeArguments, options: ServiceOptions, again: reload
         running.spawn(server::serve(listener, Arc::clone(&service), stop.clone().cancelled_owned()));
     }
     tracing::info!(address = %admin.local_addr()?, "admin listening");
-    let mut registry = Registry::with_prefix("schemabridge");
-    service.shared().register_metrics(&mut registry);
+    let mut registry = Registry::default();
+    let own = telemetry::register(&mut registry);
+    service.shared().register_metrics(own);
     let reloads = reload::Metrics::default();
-    reloads.register(&mut registry);
+    reloads.register(own);
     let operated = Arc::new((registry, Arc::clone(&service)));
     let answer = move |request: Request<_>, _| {
         let operated = Arc::clone(&operated);
@@ -138,23 +134,4 @@ async fn asked_to_stop() -> std::io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-fn start_log(arguments: &ServeArguments) -> std::io::Result<log::Writer> {
-    let writer = log::Writer::start(std::io::stderr())?;
-    let colours = std::io::stderr().is_terminal();
-    let builder =
-        tracing_subscriber::fmt().with_max_level(arguments.log_level).with_writer(writer.lines()).with_ansi(colours);
-    let filter = filter(arguments.log_level);
-    match arguments.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).finish().with(filter).init(),
-        LogFormat::Text => builder.finish().with(filter).init(),
-    }
-    Ok(writer)
-}
-
-/// The client of buckets says of each attempt that it was not the last; of a store that is away one line is enough.
-fn filter(level: Level) -> Targets {
-    let of_buckets = if level > Level::INFO { level } else { level.min(Level::WARN) };
-    Targets::new().with_default(level).with_target("object_store", of_buckets)
 }

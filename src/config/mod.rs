@@ -9,6 +9,7 @@ pub mod file;
 mod keys;
 mod mistake;
 pub mod tables;
+pub mod telemetry;
 pub mod tls;
 mod unusable;
 pub(crate) mod values;
@@ -41,6 +42,7 @@ use file::File;
 pub use keys::{documentation, flags_in_force};
 pub use mistake::one_line;
 use tables::{BlobCacheTable, UpstreamTable};
+use telemetry::TelemetryArguments;
 use tls::TlsArguments;
 pub use unusable::Unusable;
 
@@ -83,6 +85,10 @@ pub struct ServeArguments {
     #[arg(long, env = "SCHEMABRIDGE_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = values::log_level)]
     pub log_level: tracing::Level,
 
+    /// What is told of requests.
+    #[command(flatten)]
+    pub telemetry: TelemetryArguments,
+
     /// Test builds only: the process stops here, to be killed
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "POINT")]
@@ -118,7 +124,7 @@ impl ServeArguments {
         let store = (gateway.store.store.clone(), gateway.store.store_endpoint.clone(), bounds);
         let memory = (gateway.cache_size, gateway.signing_key.clone(), file.tables.blob_cache.clone());
         let connections = (self.listen.clone(), self.tls.files().ok(), self.admin_listen);
-        (connections, store, memory, self.log_format, self.log_level)
+        (connections, store, memory, self.log_format, self.log_level, self.telemetry.clone())
     }
 }
 
