@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod accept;
+mod access_log;
 mod anonymous_as;
 mod blob_cache;
 mod blobs;
@@ -31,6 +32,7 @@ mod index_hostile;
 mod index_properties;
 mod index_pruning;
 mod limits;
+mod metrics;
 mod negotiation_table;
 mod offline;
 mod parsing;

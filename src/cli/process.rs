@@ -9,7 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// What the kernel counts processor time in, for every program whatever its own clock (proc(5), USER_HZ).
+/// What the kernel counts processor time in, for every program whatever its own clock (proc(5), `USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
 /// The places of figures in `/proc/self/stat`, counted from the one behind the name (proc(5)).
 const USER_TICKS: usize = 11;

@@ -57,7 +57,7 @@ struct Build {
 
 /// Registers what is known of the process, and gives the place for all that is the gateway's own.
 pub(super) fn register(registry: &mut Registry) -> &mut Registry {
-    registry.register_collector(Box::new(ProcessCollector::default()));
+    registry.register_collector(Box::new(ProcessCollector));
     let own = registry.sub_registry_with_prefix(PREFIX);
     let build: Family<Build, Gauge> = Family::default();
     build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION"), edition: EDITION }).set(1);

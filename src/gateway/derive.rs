@@ -460,17 +460,19 @@ impl Gateway {
     {
         let lead = Arc::new(Lead { is_ours: AtomicBool::new(false), cache, metrics: Arc::clone(&self.shared.metrics) });
         let shared = tokio::spawn(continued(work(Arc::clone(&lead)))).await;
-        let led = lead.is_ours.load(Ordering::Acquire);
-        self.count_asked(cache, if led { Asked::Miss } else { Asked::Coalesced });
+        let is_ours = lead.is_ours.load(Ordering::Acquire);
+        self.count_asked(cache, if is_ours { Asked::Miss } else { Asked::Coalesced });
         let answer = match shared {
             Ok(Ok(value)) => Shared::Done(value),
             Ok(Err(obstacle)) => match &*obstacle {
-                Obstacle::Upstream(failure) if failure.is_about_the_caller() && !led => Shared::SomebodyElsesRefusal,
+                Obstacle::Upstream(failure) if failure.is_about_the_caller() && !is_ours => {
+                    Shared::SomebodyElsesRefusal
+                }
                 obstacle => Shared::Refused(obstacle.clone()),
             },
             Err(_) => return Shared::Refused(Obstacle::Internal),
         };
-        if !led {
+        if !is_ours {
             let followed =
                 if let Shared::SomebodyElsesRefusal = answer { Followed::LeaderFailed } else { Followed::Served };
             self.shared.metrics.count_follower(cache, followed);

@@ -42,8 +42,8 @@ impl Errand {
     }
 
     /// Does the work of this errand.
-    pub async fn run<Work: Future>(self: Arc<Self>, work: Work) -> Work::Output {
-        CURRENT.scope(self, work).await
+    pub fn run<Work: Future>(self: Arc<Self>, work: Work) -> impl Future<Output = Work::Output> {
+        CURRENT.scope(self, work)
     }
 
     /// How long heads of upstreams' answers were waited for in all, and the status of the last; `None` if none came.

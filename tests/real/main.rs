@@ -19,6 +19,7 @@ mod old_lists;
 mod proxy;
 mod pushes;
 mod replicas;
+mod scrape;
 mod signature;
 mod stored_schema1;
 mod tokens;
