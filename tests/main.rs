@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod accept;
+mod access_log;
 mod anonymous_as;
 mod banner;
 mod blob_cache;
@@ -33,6 +34,7 @@ mod index_hostile;
 mod index_properties;
 mod index_pruning;
 mod limits;
+mod metrics;
 mod negotiation_table;
 mod offline;
 mod parsing;

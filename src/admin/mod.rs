@@ -1,5 +1,6 @@
 //! Floor 6: the operator's listener.
 
+mod exposition;
 mod health;
 
 use std::error::Error;
@@ -16,9 +17,6 @@ use crate::gateway::Service;
 use crate::gateway::refresh::{Named, Unforgettable};
 
 pub use health::Health;
-
-/// The type of the text that Prometheus reads.
-const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// How many bytes of body a request may have: only that of a refresh is read.
@@ -49,8 +47,8 @@ where
             (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned())
         }
         (Some((status, word)), _) => (status, TEXT, format!("{word}\n")),
-        (None, "/metrics") => match metrics(registry) {
-            Ok(text) => (StatusCode::OK, METRICS, text),
+        (None, "/metrics") => match exposition::metrics(registry, request.headers()) {
+            Ok((content_type, text)) => (StatusCode::OK, content_type, text),
             Err(error) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("the metrics cannot be written: {error}\n"))
             }
@@ -68,12 +66,6 @@ where
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-fn metrics(registry: &Registry) -> Result<String, std::fmt::Error> {
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, registry)?;
-    Ok(text)
 }
 
 /// Forgets what the tags of images name; says a line for each.

@@ -6,11 +6,13 @@ mod explain;
 mod healthcheck;
 mod log;
 mod operator;
+mod process;
 mod refresh;
 mod reload;
 mod serve;
 mod store;
 mod systemd;
+mod telemetry;
 mod translate;
 
 use std::ffi::OsString;

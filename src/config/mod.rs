@@ -12,6 +12,7 @@ mod listen;
 mod mistake;
 pub mod systemd;
 pub mod tables;
+pub mod telemetry;
 pub mod tls;
 mod unusable;
 pub(crate) mod values;
@@ -45,6 +46,7 @@ use lifecycle::LifecycleArguments;
 pub use listen::{InvalidListenAddress, ListenAddress};
 pub use mistake::one_line;
 use tables::{BlobCacheTable, UpstreamTable};
+use telemetry::TelemetryArguments;
 use tls::TlsArguments;
 pub use unusable::Unusable;
 
@@ -99,6 +101,10 @@ pub struct ServeArguments {
     #[arg(long, env = "SCHEMABRIDGE_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = values::log_level)]
     pub log_level: tracing::Level,
 
+    /// What is told of requests.
+    #[command(flatten)]
+    pub telemetry: TelemetryArguments,
+
     /// Test builds only: the process stops here, to be killed
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "POINT")]
@@ -136,7 +142,7 @@ impl ServeArguments {
         let memory = (gateway.cache_size, gateway.signing_key.clone(), file.tables.blob_cache.clone());
         let connections =
             (self.listen.clone(), self.tls.files().ok(), self.admin_listen.clone(), self.lifecycle.clone());
-        (connections, store, memory, self.log_format, self.log_level)
+        (connections, store, memory, self.log_format, self.log_level, self.telemetry.clone())
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -20,10 +20,11 @@ use crate::store::{Claim, RECIPES_MAX, Recipe, StoreFailure};
 use crate::translate::index::Shape;
 use crate::translate::sign::SigningKey;
 use crate::translate::{self, Cell, Derived, Source, Untranslatable};
-use crate::upstream::{Caller, Failure};
+use crate::upstream::{Asked, Caller, Failure, Remembered, continued};
 
 use super::Gateway;
 use super::fault::Fault;
+use super::metrics::{Followed, Metrics};
 use super::shared::random_bytes;
 
 /// How long to wait for another replica that is at the same derivation, before making it here too.
@@ -118,6 +119,7 @@ impl Gateway {
         digest: &Digest,
     ) -> Result<Arc<Manifest>, Obstacle> {
         if let Some(manifest) = self.memory.stored(repository, digest).await {
+            self.count_asked(Remembered::Manifest, Asked::Hit);
             return Ok(manifest);
         }
         let read = |gateway: Arc<Self>, caller: Caller| {
@@ -127,11 +129,11 @@ impl Gateway {
         let shared = {
             let (gateway, read) = (Arc::clone(self), read(Arc::clone(self), caller.clone()));
             let (repository, digest) = (repository.clone(), digest.clone());
-            move |led: Arc<AtomicBool>| async move {
-                gateway.memory.stored_or(repository, digest, Box::pin(led_by(led, read))).await
+            move |lead: Arc<Lead>| async move {
+                gateway.memory.stored_or(repository, digest, Box::pin(led_by(lead, read))).await
             }
         };
-        match share(shared).await {
+        match self.share(Remembered::Manifest, shared).await {
             Shared::Done(manifest) => Ok(manifest),
             Shared::Refused(obstacle) => Err(obstacle),
             Shared::SomebodyElsesRefusal => read(Arc::clone(self), caller.clone()).await,
@@ -168,16 +170,17 @@ impl Gateway {
             if kept.last_use.is_due() {
                 self.note_use(&kept.recipe, &kept.derived);
             }
+            self.count_asked(Remembered::Derived, Asked::Hit);
             return Ok((kept, Freshness::Remembered));
         }
         let shared = {
             let (gateway, order, dish) = (Arc::clone(self), order.clone(), dish.clone());
-            move |led: Arc<AtomicBool>| async move {
+            move |lead: Arc<Lead>| async move {
                 let cook = Box::pin(gateway.cook_among_replicas(order));
-                gateway.memory.derived_or(dish, led_by(led, cook)).await
+                gateway.memory.derived_or(dish, led_by(lead, cook)).await
             }
         };
-        match share(shared).await {
+        match self.share(Remembered::Derived, shared).await {
             Shared::Done(kept) => {
                 if kept.completeness == Completeness::Partial {
                     self.memory.forget_derived(&dish).await;
@@ -276,6 +279,13 @@ impl Gateway {
 
     /// Translates, without keeping.
     async fn cook(self: &Arc<Self>, order: Order) -> Result<(Derived, Recipe, Completeness), Obstacle> {
+        let (started, from, to) = (Instant::now(), order.stored.format(), order.target);
+        let cooked = self.cook_now(order).await?;
+        self.note_made(from, to, started.elapsed().as_secs_f64());
+        Ok(cooked)
+    }
+
+    async fn cook_now(self: &Arc<Self>, order: Order) -> Result<(Derived, Recipe, Completeness), Obstacle> {
         let key = match order.target {
             Format::Schema1 => Some(self.signing_key().await?),
             _ => None,
@@ -440,28 +450,46 @@ enum Shared<Value> {
     SomebodyElsesRefusal,
 }
 
-/// Runs shared work on a task that no client can cancel, and tells one's own refusal from another's.
-async fn share<Value, Work, Running>(work: Work) -> Shared<Value>
-where
-    Value: Send + 'static,
-    Work: FnOnce(Arc<AtomicBool>) -> Running,
-    Running: Future<Output = Result<Value, Arc<Obstacle>>> + Send + 'static,
-{
-    let led = Arc::new(AtomicBool::new(false));
-    let refused = match tokio::spawn(work(Arc::clone(&led))).await {
-        Ok(Ok(value)) => return Shared::Done(value),
-        Ok(Err(obstacle)) => obstacle,
-        Err(_) => return Shared::Refused(Obstacle::Internal),
-    };
-    match &*refused {
-        Obstacle::Upstream(failure) if failure.is_about_the_caller() && !led.load(Ordering::Acquire) => {
-            Shared::SomebodyElsesRefusal
+impl Gateway {
+    /// Runs shared work on a task that no client can cancel, and tells one's own refusal from another's.
+    async fn share<Value, Work, Running>(&self, cache: Remembered, work: Work) -> Shared<Value>
+    where
+        Value: Send + 'static,
+        Work: FnOnce(Arc<Lead>) -> Running,
+        Running: Future<Output = Result<Value, Arc<Obstacle>>> + Send + 'static,
+    {
+        let lead = Arc::new(Lead { is_ours: AtomicBool::new(false), cache, metrics: Arc::clone(&self.shared.metrics) });
+        let shared = tokio::spawn(continued(work(Arc::clone(&lead)))).await;
+        let is_ours = lead.is_ours.load(Ordering::Acquire);
+        self.count_asked(cache, if is_ours { Asked::Miss } else { Asked::Coalesced });
+        let answer = match shared {
+            Ok(Ok(value)) => Shared::Done(value),
+            Ok(Err(obstacle)) => match &*obstacle {
+                Obstacle::Upstream(failure) if failure.is_about_the_caller() && !is_ours => {
+                    Shared::SomebodyElsesRefusal
+                }
+                obstacle => Shared::Refused(obstacle.clone()),
+            },
+            Err(_) => return Shared::Refused(Obstacle::Internal),
+        };
+        if !is_ours {
+            let followed =
+                if let Shared::SomebodyElsesRefusal = answer { Followed::LeaderFailed } else { Followed::Served };
+            self.shared.metrics.count_follower(cache, followed);
         }
-        obstacle => Shared::Refused(obstacle.clone()),
+        answer
     }
 }
 
-async fn led_by<Output>(led: Arc<AtomicBool>, work: impl Future<Output = Output>) -> Output {
-    led.store(true, Ordering::Release);
+/// Who works for all who ask the same.
+struct Lead {
+    is_ours: AtomicBool,
+    cache: Remembered,
+    metrics: Arc<Metrics>,
+}
+
+async fn led_by<Output>(lead: Arc<Lead>, work: impl Future<Output = Output>) -> Output {
+    lead.is_ours.store(true, Ordering::Release);
+    let _shown = lead.metrics.flight(lead.cache);
     work.await
 }

@@ -16,7 +16,10 @@ use super::challenge::welcome;
 use super::door::{self, Admission, Door};
 use super::exchange::{Neighbour, client_address};
 use super::fault::Fault;
+use super::metrics::Metrics;
+use super::passage::Passage;
 use super::peer::{Peer, TrustedProxy};
+use super::record::Record;
 use super::route::{Route, is_base};
 use super::shared::StartError;
 use super::{Credentials, Gateway, Options, Routed, Shared, SharedOptions, finished, is_read_only};
@@ -113,9 +116,11 @@ impl Service {
         let table = self.table();
         let (mut head, body) = request.into_parts();
         let neighbour = table.neighbour(peer.into(), &head);
-        let admission = match table.admit(&mut head, neighbour).await {
+        let metrics = &self.shared.metrics;
+        let passage = Box::new(Passage::begin(&head, neighbour, &metrics.nobodys));
+        let admission = match table.admit(&mut head, neighbour, metrics).await {
             Ok(admission) => admission,
-            Err(fault) => return refused(fault, &head),
+            Err(fault) => return refused(fault, &head, passage),
         };
         let mut response = match table.route(&head) {
             Ok(Destination::Upstream { gateway, path, mut routed }) => {
@@ -123,10 +128,10 @@ impl Service {
                 if let Some(path) = path {
                     head.uri = Uri::from(path);
                 }
-                gateway.answer(Request::from_parts(head, body), neighbour, routed).await
+                gateway.answer(Request::from_parts(head, body), neighbour, routed, passage).await
             }
-            Ok(Destination::Gateway) => finished(welcome(), &head.method),
-            Err(fault) => return refused(fault, &head),
+            Ok(Destination::Gateway) => passage.answer(finished(welcome(), &head.method), None, Record::of(admission)),
+            Err(fault) => return refused(fault, &head, passage),
         };
         if table.door_takes_authorization() {
             door::keep_own_challenge(response.headers_mut());
@@ -135,11 +140,11 @@ impl Service {
     }
 }
 
-/// The answer to a request that reaches no upstream, and its line in the log.
-fn refused(fault: Fault, head: &Parts) -> Response<Body> {
-    let (method, path, status) = (&head.method, head.uri.path(), fault.status().as_u16());
-    tracing::info!(target: "schemabridge::access", %method, ?path, status, %fault, "request");
-    finished(fault.into_response("this gateway"), method)
+/// The answer to a request that reaches no upstream.
+fn refused(fault: Fault, head: &Parts, passage: Box<Passage>) -> Response<Body> {
+    let mut record = Record::default();
+    record.fault(&fault);
+    passage.answer(finished(fault.into_response("this gateway"), &head.method), None, record)
 }
 
 /// Who answers a request.
@@ -184,10 +189,17 @@ impl Table {
     }
 
     /// As whom the client comes in. What it showed a door of passwords or tokens is that door's and goes nowhere else.
-    async fn admit(&self, head: &mut Parts, neighbour: Neighbour) -> Result<Option<Admission>, Fault> {
+    async fn admit(
+        &self,
+        head: &mut Parts,
+        neighbour: Neighbour,
+        metrics: &Metrics,
+    ) -> Result<Option<Admission>, Fault> {
         let Some(door) = &self.door else { return Ok(None) };
         let address = client_address(&head.headers, neighbour);
-        let admission = door.admit(head, address).await?;
+        let admission = door.admit(head, address).await;
+        metrics.count_at_door(door.entrance(), &admission);
+        let admission = admission?;
         if door.takes_authorization() {
             head.headers.remove(AUTHORIZATION);
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
@@ -19,6 +20,8 @@ use super::tls;
 pub struct StreamedBody {
     inner: reqwest::Body,
     idle_timeout: Duration,
+    /// Counts its bytes.
+    moved: Option<Counter>,
     /// Armed while the inner body is pending.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -26,7 +29,12 @@ pub struct StreamedBody {
 impl StreamedBody {
     /// Wraps a body of the HTTP client.
     pub const fn new(inner: reqwest::Body, idle_timeout: Duration) -> Self {
-        Self { inner, idle_timeout, deadline: None }
+        Self { inner, idle_timeout, moved: None, deadline: None }
+    }
+
+    /// The same, with its bytes counted there.
+    pub(super) fn counted_by(self, moved: &Counter) -> Self {
+        Self { moved: Some(moved.clone()), ..self }
     }
 }
 
@@ -38,6 +46,11 @@ impl Body for StreamedBody {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
             this.deadline = None;
+            if let (Some(moved), Some(Ok(frame))) = (&this.moved, &frame)
+                && let Some(data) = frame.data_ref()
+            {
+                moved.inc_by(data.len() as u64);
+            }
             return Poll::Ready(frame.map(|result| result.map_err(unreachable)));
         }
         let idle_timeout = this.idle_timeout;
@@ -64,9 +77,9 @@ pub(super) struct UploadBody {
 }
 
 impl UploadBody {
-    pub(super) fn new(inner: reqwest::Body, idle_timeout: Duration) -> (Self, oneshot::Receiver<()>) {
+    pub(super) fn new(inner: reqwest::Body, idle_timeout: Duration, moved: &Counter) -> (Self, oneshot::Receiver<()>) {
         let (ended, over) = oneshot::channel();
-        (Self { inner: StreamedBody::new(inner, idle_timeout), ended: Some(ended) }, over)
+        (Self { inner: StreamedBody::new(inner, idle_timeout).counted_by(moved), ended: Some(ended) }, over)
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Origin;
 
 use super::breaker::{Admission, Breaker, BreakerPolicy, Verdict};
+use super::errand::Leg;
 use super::metrics::{Meter, Metrics, Operation, RedirectAction};
 use super::pace::Pace;
 use super::rate_limit::{CoolDown, Reading, whole_seconds};
@@ -128,6 +129,11 @@ impl Traffic {
         }
     }
 
+    /// The counters.
+    pub(super) const fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// Counts a redirect.
     pub(super) fn note_redirect(&self, action: RedirectAction) {
         self.meter.redirected(action);
@@ -138,7 +144,7 @@ impl Traffic {
     pub(super) async fn carry<Sending>(
         &self,
         travel: Travel,
-        request: reqwest::Request,
+        mut request: reqwest::Request,
         send: impl FnOnce(reqwest::Request) -> Sending,
     ) -> Result<Response<reqwest::Body>, Failure>
     where
@@ -155,11 +161,13 @@ impl Traffic {
                 return Err(failure);
             }
         };
+        let leg = Leg::begin(&mut request);
         let answer = send(request).await;
+        let waited = leg.ended(answer.as_ref().ok().map(Response::status));
         admitted.judged(self.verdict(travel, &answer));
         match &answer {
             Ok(answer) => {
-                self.meter.answered(operation, answer.status());
+                self.meter.answered(operation, answer.status(), waited);
                 self.learn(operation, answer);
             }
             Err(failure) => self.meter.failed(failure),

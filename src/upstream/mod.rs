@@ -8,11 +8,13 @@ pub mod address;
 pub mod authentication;
 pub mod body;
 mod breaker;
+mod cache_requests;
 pub mod caller;
 pub mod challenge;
 mod credentials;
 mod docker_config;
 mod ecr;
+mod errand;
 pub mod failure;
 mod guard;
 pub mod headers;
@@ -49,12 +51,14 @@ pub use authentication::{Authentication, Secret};
 pub use body::StreamedBody;
 use body::UploadBody;
 pub use breaker::BreakerPolicy;
+pub use cache_requests::{Asked, CacheRequests, Remembered};
 pub use caller::{Caller, NOBODYS_TOKEN};
+pub use errand::{Errand, TRACEPARENT, continued};
 pub use failure::{Failure, Refusal};
 pub use guard::Names;
 use limits::Traffic;
 pub use limits::{Limits, Permission};
-pub use metrics::{Metrics, RedirectAction};
+pub use metrics::{HEAD_SECONDS, Metrics, RedirectAction, Slots, USUAL_STATUSES, UntilHead, code, usual};
 pub use proxy::{Proxies, ProxyUse};
 use redirect::{Freight, Journey};
 pub use redirect::{Reach, Redirects, is_redirect};
@@ -386,11 +390,13 @@ impl Upstream {
         match request.body {
             None => self.transport.send_streaming(outgoing).await,
             Some(RequestBody::Whole(bytes)) => {
+                self.transport.traffic.meter().sent().inc_by(bytes.len() as u64);
                 *outgoing.body_mut() = Some(bytes.into());
                 self.transport.send_streaming(outgoing).await
             }
             Some(RequestBody::Streamed(inner)) => {
-                let (upload, ended) = UploadBody::new(inner, self.options.idle_timeout);
+                let (upload, ended) =
+                    UploadBody::new(inner, self.options.idle_timeout, self.transport.traffic.meter().sent());
                 *outgoing.body_mut() = Some(reqwest::Body::wrap(upload));
                 self.transport.send_upload(outgoing, ended).await
             }
@@ -413,6 +419,11 @@ impl Upstream {
             self.transport.check_target(&target).await?;
         }
         Ok(target)
+    }
+
+    /// Counts what came and was no use. What kept an answer from coming is counted where it was sent for.
+    pub fn note_disappointment(&self, failure: &Failure) {
+        self.transport.traffic.meter().disappointed(failure);
     }
 
     /// Counts a redirect that was looked at.
@@ -510,7 +521,7 @@ impl Upstream {
     }
 
     fn streamed(&self, inner: reqwest::Body) -> StreamedBody {
-        StreamedBody::new(inner, self.options.idle_timeout)
+        StreamedBody::new(inner, self.options.idle_timeout).counted_by(self.transport.traffic.meter().received())
     }
 }
 

@@ -19,6 +19,7 @@ mod old_lists;
 mod proxy;
 mod pushes;
 mod replicas;
+mod scrape;
 mod signature;
 mod sockets;
 mod stored_schema1;

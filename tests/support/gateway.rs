@@ -121,6 +121,11 @@ impl Setup {
         self.with(|options| options.upstream_name = name.to_owned())
     }
 
+    /// Gives documents so many bytes of memory.
+    pub fn cache_bytes(self, bytes: u64) -> Self {
+        self.with_all(move |options| options.shared.cache_bytes = bytes)
+    }
+
     /// Keeps blobs.
     pub fn blob_cache(self, cache: BlobCacheOptions) -> Self {
         self.with_all(|options| options.shared.blob_cache = Some(cache))
@@ -314,18 +319,23 @@ impl Gateway {
         &self.service
     }
 
-    /// What it counted so far under this name and these labels, as Prometheus reads it.
-    pub fn counted(&self, series: &str) -> u64 {
+    /// All that it counted so far, as Prometheus reads it.
+    pub fn metrics(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.metrics).unwrap();
+        text
+    }
+
+    /// What it counted so far under this name and these labels, as Prometheus reads it.
+    pub fn counted(&self, series: &str) -> u64 {
+        let text = self.metrics();
         let values = text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         values.map(|value| value.parse::<u64>().unwrap()).next().unwrap_or_else(|| panic!("no {series} in {text}"))
     }
 
     /// The value of this metric, written with its labels as it is shown; 0 if it is not.
     pub fn metric(&self, series: &str) -> u64 {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.metrics).unwrap();
+        let text = self.metrics();
         let values = text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         values.map(|value| value.parse::<u64>().unwrap()).next().unwrap_or_default()
     }

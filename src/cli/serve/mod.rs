@@ -4,7 +4,6 @@ mod banner;
 mod drain;
 mod listen;
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,22 +13,18 @@ use http_body_util::{Empty, Full};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tracing::Level;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::admin::{self, Health};
 use crate::config::file::File;
 use crate::config::systemd::passed_sockets;
 use crate::config::tls::TlsFiles;
-use crate::config::{ListenAddress, LogFormat, ServeArguments, unknown_variables};
+use crate::config::{ListenAddress, ServeArguments, unknown_variables};
 use crate::gateway::service::ServiceOptions;
 use crate::gateway::{Service, StartError};
 use crate::server::tls::{HANDSHAKE_TIMEOUT, Tls, TlsOptions};
 use crate::server::{self, Listener, Stop};
 
-use super::{CommandLine, Commands, Failure, log, reload, systemd};
+use super::{CommandLine, Commands, Failure, reload, systemd, telemetry};
 use banner::{Banner, Spoken};
 use drain::Signals;
 use listen::{Open, Passed};
@@ -41,7 +36,7 @@ pub(super) fn run(arguments: ServeArguments, file: &File, line: CommandLine) -> 
     // Before there are threads, which must not see the environment change.
     let passed = Passed::sorted(passed_sockets()?)?;
     // Dropped last: what the end says is written too.
-    let _log = start_log(&arguments)?;
+    let _log = telemetry::start_log(&arguments)?;
     for name in unknown_variables::<Commands>(file) {
         tracing::warn!(name, "this environment variable is none of schemabridge's: see `schemabridge serve --help`");
     }
@@ -121,9 +116,10 @@ struct Operated {
 
 impl Operated {
     fn of(service: Arc<Service>, reloads: &reload::Metrics) -> Self {
-        let mut registry = Registry::with_prefix("schemabridge");
-        service.shared().register_metrics(&mut registry);
-        reloads.register(&mut registry);
+        let mut registry = Registry::default();
+        let own = telemetry::register(&mut registry);
+        service.shared().register_metrics(own);
+        reloads.register(own);
         Self { registry, service, health: Health::default() }
     }
 
@@ -161,23 +157,4 @@ fn in_words_of_the_flag(error: StartError) -> Failure {
         StartError::Store(error) => format!("--store: {error}").into(),
         error => error.into(),
     }
-}
-
-fn start_log(arguments: &ServeArguments) -> std::io::Result<log::Writer> {
-    let writer = log::Writer::start(std::io::stderr())?;
-    let colours = std::io::stderr().is_terminal();
-    let builder =
-        tracing_subscriber::fmt().with_max_level(arguments.log_level).with_writer(writer.lines()).with_ansi(colours);
-    let filter = filter(arguments.log_level);
-    match arguments.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).finish().with(filter).init(),
-        LogFormat::Text => builder.finish().with(filter).init(),
-    }
-    Ok(writer)
-}
-
-/// The client of buckets says of each attempt that it was not the last; of a store that is away one line is enough.
-fn filter(level: Level) -> Targets {
-    let of_buckets = if level > Level::INFO { level } else { level.min(Level::WARN) };
-    Targets::new().with_default(level).with_target("object_store", of_buckets)
 }
