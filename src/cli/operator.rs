@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::config::admin::AdminToken;
+
 use super::Failure;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -26,8 +28,13 @@ impl Answer {
 }
 
 /// Sends one request; `target` is path and query.
-pub(super) fn ask(address: SocketAddr, method: &str, target: &str) -> Result<Answer, Failure> {
-    let received = exchange(address, method, target)
+pub(super) fn ask(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    token: Option<&AdminToken>,
+) -> Result<Answer, Failure> {
+    let received = exchange(address, method, target, token)
         .map_err(|error| format!("no answer from the admin listener at {address}: {error}"))?;
     let received = String::from_utf8_lossy(&received);
     let (head, text) = received.split_once("\r\n\r\n").unwrap_or((&received, ""));
@@ -35,11 +42,15 @@ pub(super) fn ask(address: SocketAddr, method: &str, target: &str) -> Result<Ans
     Ok(Answer { status_line, text: text.to_owned() })
 }
 
-fn exchange(address: SocketAddr, method: &str, target: &str) -> std::io::Result<Vec<u8>> {
+fn exchange(address: SocketAddr, method: &str, target: &str, token: Option<&AdminToken>) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(stream, "{method} {target} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "{method} {target} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n")?;
+    if let Some(token) = token {
+        write!(stream, "Authorization: Bearer {}\r\n", token.reveal())?;
+    }
+    stream.write_all(b"\r\n")?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     Ok(answer)

@@ -15,14 +15,17 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::admin::Admin;
+use crate::admin::access::Access;
+use crate::config::admin::AdminArguments;
 use crate::config::file::File;
 use crate::config::tls::TlsFiles;
 use crate::config::{LogFormat, ServeArguments, unknown_variables};
 use crate::gateway::service::ServiceOptions;
 use crate::gateway::{Service, StartError};
+use crate::server;
 use crate::server::Listener;
 use crate::server::tls::{HANDSHAKE_TIMEOUT, Tls, TlsOptions};
-use crate::{admin, server};
 
 use super::{CommandLine, Commands, Failure, log, reload};
 
@@ -56,6 +59,7 @@ pub(super) fn run(arguments: ServeArguments, file: &File, line: CommandLine) -> 
 
 async fn serve(arguments: ServeArguments, options: ServiceOptions, again: reload::Again) -> Result<(), Failure> {
     let tls = tls(&arguments)?;
+    let access = access(&arguments.admin)?;
     // From here on, being told to read the file again does not end the process.
     let hangup = signal(SignalKind::hangup())?;
     let mut listeners = Vec::new();
@@ -79,10 +83,10 @@ async fn serve(arguments: ServeArguments, options: ServiceOptions, again: reload
     service.shared().register_metrics(&mut registry);
     let reloads = reload::Metrics::default();
     reloads.register(&mut registry);
-    let operated = Arc::new((registry, Arc::clone(&service)));
-    let answer = move |request: Request<_>, _| {
+    let operated = Arc::new(Admin::new(registry, Arc::clone(&service), access));
+    let answer = move |request: Request<_>, peer: SocketAddr| {
         let operated = Arc::clone(&operated);
-        async move { admin::answer(request, &operated.0, &operated.1).await }
+        async move { operated.answer(request, Some(peer.ip())).await }
     };
     running.spawn(server::serve_with(admin, stop.clone().cancelled_owned(), answer));
     let (shared, bounds, until) = (service.shared().clone(), arguments.bounds.bounds(), stop.clone());
@@ -103,6 +107,12 @@ pub(super) fn tls(arguments: &ServeArguments) -> Result<Option<Tls>, Failure> {
     let Some(TlsFiles { chain, key, client_authorities }) = arguments.tls.files()? else { return Ok(None) };
     let options = TlsOptions { chain, key, client_authorities, handshake_timeout: HANDSHAKE_TIMEOUT };
     Ok(Some(Tls::read(&options).map_err(|reason| format!("TLS to clients: {reason}"))?))
+}
+
+/// Who may see what the admin listener says of repositories, with the file of tokens read.
+pub(super) fn access(arguments: &AdminArguments) -> Result<Access, Failure> {
+    let Some(file) = &arguments.admin_token_file else { return Ok(Access::FromThisMachine) };
+    Ok(Access::with_token(file).map_err(|error| format!("--admin-token-file: {error}"))?)
 }
 
 /// Where the upstreams are, for the line that says what the gateway stands in front of.

@@ -1,6 +1,7 @@
 //! Floor 6: what the operator says, from flags, their `SCHEMABRIDGE_…` twins and a file. Nothing else reads the
 //! environment.
 
+pub mod admin;
 mod auth;
 pub mod clients;
 mod door;
@@ -32,6 +33,7 @@ use crate::store::{Bucket, Location};
 use crate::translate::sign::SigningKey;
 use crate::upstream::{self, Redirects, Tls};
 
+use admin::AdminArguments;
 use auth::{AuthArguments, Binding};
 use clients::{ClientTable, UnusableClient};
 use door::DoorArguments;
@@ -63,9 +65,13 @@ pub struct ServeArguments {
     #[command(flatten)]
     pub door: DoorArguments,
 
-    /// Where the operator connects: /livez, /readyz, /metrics and /refresh
+    /// Where the operator connects: the page, /api/clients, /api/status, /livez, /readyz, /metrics and /refresh
     #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001", value_parser = values::address)]
     pub admin_listen: SocketAddr,
+
+    /// Who the operator is.
+    #[command(flatten)]
+    pub admin: AdminArguments,
 
     /// The settings of the gateway itself.
     #[command(flatten)]
@@ -117,7 +123,7 @@ impl ServeArguments {
         let (gateway, bounds) = (&self.gateway, self.bounds.bounds());
         let store = (gateway.store.store.clone(), gateway.store.store_endpoint.clone(), bounds);
         let memory = (gateway.cache_size, gateway.signing_key.clone(), file.tables.blob_cache.clone());
-        let connections = (self.listen.clone(), self.tls.files().ok(), self.admin_listen);
+        let connections = (self.listen.clone(), self.tls.files().ok(), self.admin_listen, self.admin.clone());
         (connections, store, memory, self.log_format, self.log_level)
     }
 }
