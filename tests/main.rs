@@ -33,6 +33,7 @@ mod index_pruning;
 mod limits;
 mod negotiation_table;
 mod offline;
+mod page;
 mod parsing;
 mod permission;
 mod platform_choice;

@@ -4,6 +4,7 @@
 //! and by whom, so it is the operator's alone: see [`access`].
 
 pub mod access;
+mod api;
 mod page;
 mod refresh;
 
@@ -117,10 +118,14 @@ impl Admin {
             let (status, text) = refresh::refresh(request, &self.service).await.unwrap_or_else(|refusal| refusal);
             return Answer::words(status, text);
         }
-        match page::file(path) {
-            Some(_) if !is_read_only(&head.method) => read_only(),
-            Some((content_type, text)) => Answer::new(StatusCode::OK, content_type, text),
-            None => Answer::words(StatusCode::NOT_FOUND, NOWHERE),
+        if !is_read_only(&head.method) {
+            return read_only();
+        }
+        match (path, page::file(path)) {
+            ("/api/clients", _) => json(&api::clients(&self.service)),
+            ("/api/status", _) => json(&api::status(&self.service)),
+            (_, Some((content_type, text))) => Answer::new(StatusCode::OK, content_type, text),
+            (_, None) => Answer::words(StatusCode::NOT_FOUND, NOWHERE),
         }
     }
 }
@@ -131,6 +136,10 @@ fn is_read_only(method: &Method) -> bool {
 
 fn read_only() -> Answer {
     Answer::words(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n")
+}
+
+fn json(value: &serde_json::Value) -> Answer {
+    Answer::new(StatusCode::OK, "application/json", format!("{value}\n"))
 }
 
 fn metrics(registry: &Registry) -> Result<String, std::fmt::Error> {

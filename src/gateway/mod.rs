@@ -27,8 +27,10 @@ mod resolve;
 mod respond;
 pub mod route;
 mod rules;
+pub mod seen;
 pub mod service;
 mod shared;
+pub mod standing;
 mod token;
 
 use std::sync::Arc;
@@ -253,6 +255,7 @@ impl Gateway {
         let (upstream, path) = (&self.options.upstream_name, exchange.asked_path());
         let (class, status) = (exchange.client.class(), response.status());
         exchange.record.log(upstream, &path, &exchange.head, class, status, started.elapsed());
+        self.shared.seen.note(upstream, &exchange, status);
         response.extensions_mut().insert(std::mem::take(&mut exchange.record.outcome));
         response
     }

@@ -34,6 +34,7 @@ pub(super) struct Record {
     pub(super) outcome: Outcome,
     pub(super) admission: Option<Admission>,
     fault: Option<String>,
+    code: &'static str,
     fault_is_ours: bool,
 }
 
@@ -69,7 +70,13 @@ impl Record {
 
     pub(super) fn fault(&mut self, fault: &Fault) {
         self.fault_is_ours = fault.is_ours();
+        self.code = fault.code();
         self.fault = Some(fault.to_string());
+    }
+
+    /// The code and the words of a refusal, if it was one.
+    pub(super) fn refused(&self) -> Option<(&'static str, &str)> {
+        self.fault.as_deref().map(|words| (self.code, words))
     }
 
     /// Writes the access log line. Never the query, which can hold a token, nor a header with credentials.

@@ -116,7 +116,7 @@ impl Service {
         let neighbour = table.neighbour(peer, &head);
         let admission = match table.admit(&mut head, neighbour).await {
             Ok(admission) => admission,
-            Err(fault) => return refused(fault, &head),
+            Err(fault) => return self.refused(fault, &head),
         };
         let mut response = match table.route(&head) {
             Ok(Destination::Upstream { gateway, path, mut routed }) => {
@@ -127,20 +127,21 @@ impl Service {
                 gateway.answer(Request::from_parts(head, body), neighbour, routed).await
             }
             Ok(Destination::Gateway) => finished(welcome(), &head.method),
-            Err(fault) => return refused(fault, &head),
+            Err(fault) => return self.refused(fault, &head),
         };
         if table.door_takes_authorization() {
             door::keep_own_challenge(response.headers_mut());
         }
         response
     }
-}
 
-/// The answer to a request that reaches no upstream, and its line in the log.
-fn refused(fault: Fault, head: &Parts) -> Response<Body> {
-    let (method, path, status) = (&head.method, head.uri.path(), fault.status().as_u16());
-    tracing::info!(target: "schemabridge::access", %method, ?path, status, %fault, "request");
-    finished(fault.into_response("this gateway"), method)
+    /// The answer to a request that reaches no upstream, and its line in the log.
+    fn refused(&self, fault: Fault, head: &Parts) -> Response<Body> {
+        let (method, path, status) = (&head.method, head.uri.path(), fault.status().as_u16());
+        tracing::info!(target: "schemabridge::access", %method, ?path, status, %fault, "request");
+        self.shared.seen.note_refused(&fault, head);
+        finished(fault.into_response("this gateway"), method)
+    }
 }
 
 /// Who answers a request.
