@@ -62,6 +62,11 @@ function need(word) {
   return element("span", known.tag, `tag ${known.kind}`);
 }
 
+function reads(formats) {
+  if (formats.length === Object.keys(FORMATS).length) return "reads everything";
+  return formats.length === 1 && formats[0] in NEEDS ? "" : `reads ${formats.map(format).join(", ") || "nothing"}`;
+}
+
 // A cell of a table; on a phone its label stands before it.
 function cell(row, label, content, soft, kind) {
   const made = element(label === "Client" ? "th" : "td", undefined, kind);
@@ -100,7 +105,7 @@ function showAnswer() {
     const repositories = new Set(rows.map((row) => `${row.upstream}/${row.repository}`)).size;
     const refused = rows.filter((row) => row.served === null).length;
     return card(kind, title, names(rows) || "Clients that have no row any more",
-      `${plural(requests, "request", "requests")} for ${plural(repositories, "repository", "repositories")}, the last ${ago(last, clients.now)}`,
+      `${plural(requests, "request", "requests")} for ${plural(repositories, "repository", "repositories")}, last ${ago(last, clients.now)}`,
       refused > 0 && `${plural(refused, "row", "rows")} of them could not be served`);
   };
   at("answer").replaceChildren(
@@ -134,13 +139,13 @@ function showClients() {
   const several = new Set(clients.clients.map((row) => row.upstream)).size > 1;
   const made = rows.slice(0, ROWS_SHOWN_MAX).map(([, row]) => {
     const line = element("tr");
-    cell(line, "Client", nameOf(row), row.class === "unknown" ? "not in the table of known clients" : "");
-    cell(line, "Needs", need(row.needs), row.reads.length < 6 ? `reads ${row.reads.map(format).join(", ") || "nothing"}` : "reads everything");
+    cell(line, "Client", nameOf(row), row.class === "unknown" ? "not a known client" : "");
+    cell(line, "Needs", need(row.needs), reads(row.reads));
     cell(line, "Repository", row.repository, several ? row.upstream : "");
     cell(line, "Stored", format(row.stored));
     cell(line, "Got", row.served === null ? element("span", "refused", "tag old") : format(row.served), row.why);
     cell(line, "Requests", row.requests.toLocaleString("en"), "", "number");
-    cell(line, "Last seen", timeElement(row.last_seen, clients.now), `first ${ago(row.first_seen, clients.now)}`);
+    cell(line, "Last seen", timeElement(row.last_seen, clients.now), row.requests > 1 && `first ${ago(row.first_seen, clients.now)}`);
     return line;
   });
   document.querySelector("#clients tbody").replaceChildren(...made);
@@ -170,7 +175,7 @@ function showCells() {
   const words = Object.keys(FORMATS);
   const head = element("tr");
   head.append(element("td", ""));
-  words.forEach((word) => { const made = element("th", format(word)); made.scope = "col"; head.append(made); });
+  words.forEach((word) => { const made = element("th", format(word), "number"); made.scope = "col"; head.append(made); });
   document.querySelector("#cells thead").replaceChildren(head);
   const rows = words.map((stored) => {
     const line = element("tr");

@@ -35,6 +35,8 @@ pub struct Look {
     pub scheme: &'static str,
     /// How many pixels wide the window is.
     pub width: u32,
+    /// And how many high.
+    pub height: u32,
 }
 
 /// A running browser with one tab. Ended when dropped.
@@ -78,15 +80,16 @@ impl Browser {
 
     fn open_tab(&mut self, look: Look) {
         let target = self.call("Target.createTarget", json!({ "url": "about:blank" }));
-        let attached =
-            self.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
+        let attached = self.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
         self.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
         for domain in ["Runtime.enable", "Log.enable", "Page.enable"] {
             self.call(domain, json!({}));
         }
         let scheme = json!([{ "name": "prefers-color-scheme", "value": look.scheme }]);
         self.call("Emulation.setEmulatedMedia", json!({ "features": scheme }));
-        let size = json!({ "width": look.width, "height": 900, "deviceScaleFactor": 1, "mobile": look.width < 600 });
+        let size =
+            json!({ "width": look.width, "height": look.height, "deviceScaleFactor": 1, "mobile": look.width < 600 });
+        self.call("Emulation.setScrollbarsHidden", json!({ "hidden": true }));
         self.call("Emulation.setDeviceMetricsOverride", size);
     }
 
@@ -114,9 +117,9 @@ impl Browser {
         self.events.iter().filter(|event| of.iter().any(|method| event["method"] == *method)).collect()
     }
 
-    /// A picture of the whole page.
+    /// A picture of what is in the window.
     pub fn picture(&mut self, file: &Path) {
-        let taken = self.call("Page.captureScreenshot", json!({ "format": "png", "captureBeyondViewport": true }));
+        let taken = self.call("Page.captureScreenshot", json!({ "format": "png", "captureBeyondViewport": false }));
         let bytes = data_encoding::BASE64.decode(taken["data"].as_str().unwrap().as_bytes()).unwrap();
         std::fs::write(file, bytes).unwrap();
     }
@@ -149,9 +152,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        self.session = None;
-        // It ends its own children when it is asked; one that is gone already cannot be.
-        let _ = write!(self.input, "{}\0", json!({ "id": u64::MAX >> 12, "method": "Browser.close" }));
+        // It ends its own children when it is asked.
+        let _ = write!(self.input, "{}\0", json!({ "id": self.last_id + 1, "method": "Browser.close" }));
         let _ = self.input.flush();
         while self.messages.recv_timeout(PATIENCE).is_ok() {}
         let _ = self.child.kill();
