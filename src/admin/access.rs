@@ -99,16 +99,15 @@ impl Refusal {
 
 /// A name that leads to this machine wherever it is looked up: a page of the web cannot give itself one.
 fn names_this_machine(head: &Parts) -> bool {
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let header = hosts.next().map(|host| host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()));
-    let named = match (header, head.uri.authority()) {
-        (Some(None), _) | (None, None) => return false,
-        (Some(Some(header)), None) => header,
-        (None, Some(target)) => target.clone(),
-        (Some(Some(header)), Some(target)) if header == *target => header,
-        (Some(Some(_)), Some(_)) => return false,
+    let headers = head.headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let target = head.uri.authority().map(Authority::as_str);
+    let named: Vec<&str> = headers.chain(target).collect();
+    // Each that is named must be: which of them counts is nobody's to choose.
+    let is_here = |host: &&str| {
+        let authority = host.parse::<Authority>().ok().filter(|authority| !authority.as_str().contains('@'));
+        authority.is_some_and(|authority| is_of_this_machine(authority.host()))
     };
-    hosts.next().is_none() && !named.as_str().contains('@') && is_of_this_machine(named.host())
+    !named.is_empty() && named.iter().all(is_here)
 }
 
 fn is_of_this_machine(host: &str) -> bool {

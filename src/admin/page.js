@@ -91,7 +91,8 @@ function names(rows) {
   for (const row of rows) if (!last.has(nameOf(row)) || last.get(nameOf(row)) < row.last_seen) last.set(nameOf(row), row.last_seen);
   const sorted = [...last].sort((one, other) => (one[1] < other[1] ? 1 : -1)).map(([name]) => name);
   const more = sorted.length - 6;
-  return sorted.slice(0, 6).join(", ") + (more > 0 ? ` and ${more} more` : "");
+  const whole = sorted.slice(0, 6).map((name) => name.replaceAll(" ", "\u00a0"));
+  return whole.join(", ") + (more > 0 ? ` and ${more} more` : "");
 }
 
 function showAnswer() {
@@ -106,7 +107,7 @@ function showAnswer() {
     const refused = rows.filter((row) => row.served === null).length;
     return card(kind, title, names(rows) || "Clients that have no row any more",
       `${plural(requests, "request", "requests")} for ${plural(repositories, "repository", "repositories")}, last ${ago(last, clients.now)}`,
-      refused > 0 && `${plural(refused, "row", "rows")} of them could not be served`);
+      refused > 0 && `Refused in ${plural(refused, "row", "rows")} below`);
   };
   at("answer").replaceChildren(
     card_of("schema1", "old", "Schema 1, and nothing newer", "Nobody, since this process began."),

@@ -137,7 +137,7 @@ fn it_can_be_read_dark_and_light_on_a_desk_and_on_a_phone() {
         assert_eq!(browser.evaluate("document.querySelectorAll('#clients tbody tr').length"), 13, "{name}");
         let ground = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0] < 128";
         assert_eq!(browser.evaluate(ground), look.scheme == "dark", "{name}");
-        let said = browser.evaluate("document.getElementById('answer').innerText");
+        let said = browser.evaluate("document.getElementById('answer').innerText.replaceAll('\\u00a0', ' ')");
         let said = said.as_str().unwrap();
         for name in ["Docker 1.9.1", "Docker 1.6.2", "deploy-tool 0.4", "Docker 17.03.2"] {
             assert!(said.contains(name), "{name} is not in {said}");
