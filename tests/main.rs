@@ -37,6 +37,7 @@ mod limits;
 mod metrics;
 mod negotiation_table;
 mod offline;
+mod page;
 mod parsing;
 mod permission;
 mod platform_choice;

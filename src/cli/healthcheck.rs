@@ -17,7 +17,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let address = &arguments.admin_listen;
-    let answer = ask(address, "GET", "/readyz")?;
+    let answer = ask(address, "GET", "/readyz", None)?;
     if answer.is_ok() {
         return Ok(());
     }

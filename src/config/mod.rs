@@ -1,6 +1,7 @@
 //! Floor 6: what the operator says, from flags, their `SCHEMABRIDGE_…` twins and a file. Nothing else reads the
 //! environment.
 
+pub mod admin;
 mod auth;
 pub mod clients;
 mod door;
@@ -35,6 +36,7 @@ use crate::store::{Bucket, Location};
 use crate::translate::sign::SigningKey;
 use crate::upstream::{self, Redirects, Tls};
 
+use admin::AdminArguments;
 use auth::{AuthArguments, Binding};
 use clients::{ClientTable, UnusableClient};
 use door::DoorArguments;
@@ -80,10 +82,14 @@ pub struct ServeArguments {
     #[command(flatten)]
     pub door: DoorArguments,
 
-    /// Where the operator connects, written likewise: /livez, /readyz, /startupz, /metrics and /refresh. The socket that
-    /// systemd passes as `admin` stands in its place
+    /// Where the operator connects, written likewise: the page, /api/clients, /api/status, /livez, /readyz, /startupz,
+    /// /metrics and /refresh. The socket that systemd passes as `admin` stands in its place
     #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001")]
     pub admin_listen: ListenAddress,
+
+    /// Who the operator is.
+    #[command(flatten)]
+    pub admin: AdminArguments,
 
     /// The settings of the gateway itself.
     #[command(flatten)]
@@ -140,9 +146,9 @@ impl ServeArguments {
         let (gateway, bounds) = (&self.gateway, self.bounds.bounds());
         let store = (gateway.store.store.clone(), gateway.store.store_endpoint.clone(), bounds);
         let memory = (gateway.cache_size, gateway.signing_key.clone(), file.tables.blob_cache.clone());
-        let connections =
-            (self.listen.clone(), self.tls.files().ok(), self.admin_listen.clone(), self.lifecycle.clone());
-        (connections, store, memory, self.log_format, self.log_level, self.telemetry.clone())
+        let connections = (self.listen.clone(), self.tls.files().ok(), self.lifecycle.clone());
+        let operator = (self.admin_listen.clone(), self.admin.clone());
+        (connections, operator, store, memory, self.log_format, self.log_level, self.telemetry.clone())
     }
 }
 

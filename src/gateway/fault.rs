@@ -143,7 +143,7 @@ impl Fault {
 
     /// The code of the errors JSON (OCI distribution-spec, section "Error codes"). `UNSUPPORTED` for whatever cannot be
     /// translated: Docker 1.8 to 17 show its text and hide that of `MANIFEST_UNKNOWN`.
-    fn code(&self) -> &'static str {
+    pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Refused(_)
             | Self::Unacceptable(_)

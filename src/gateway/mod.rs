@@ -29,8 +29,10 @@ mod resolve;
 mod respond;
 pub mod route;
 mod rules;
+pub mod seen;
 pub mod service;
 mod shared;
+pub mod standing;
 mod token;
 
 use std::sync::Arc;
@@ -268,6 +270,7 @@ impl Gateway {
         };
         challenge::rewrite(self.options.challenge, &exchange, &mut response);
         response = finished(response, &exchange.head.method);
+        self.shared.seen.note(&self.options.upstream_name, &exchange, response.status());
         passage.answer(response, Some(exchange.client.class()), exchange.record)
     }
 

@@ -28,6 +28,7 @@ pub(super) struct Record {
     pub(super) outcome: Outcome,
     pub(super) admission: Option<Admission>,
     fault: Option<String>,
+    code: &'static str,
     fault_is_ours: bool,
 }
 
@@ -39,7 +40,13 @@ impl Record {
 
     pub(super) fn fault(&mut self, fault: &Fault) {
         self.fault_is_ours = fault.is_ours();
+        self.code = fault.code();
         self.fault = Some(fault.to_string());
+    }
+
+    /// The code and the words of a refusal, if it was one.
+    pub(super) fn refused(&self) -> Option<(&'static str, &str)> {
+        self.fault.as_deref().map(|words| (self.code, words))
     }
 
     /// What went wrong, in words.

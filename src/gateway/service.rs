@@ -120,7 +120,7 @@ impl Service {
         let passage = Box::new(Passage::begin(&head, neighbour, &metrics.nobodys));
         let admission = match table.admit(&mut head, neighbour, metrics).await {
             Ok(admission) => admission,
-            Err(fault) => return refused(fault, &head, passage),
+            Err(fault) => return self.refused(fault, &head, passage),
         };
         let mut response = match table.route(&head) {
             Ok(Destination::Upstream { gateway, path, mut routed }) => {
@@ -131,20 +131,21 @@ impl Service {
                 gateway.answer(Request::from_parts(head, body), neighbour, routed, passage).await
             }
             Ok(Destination::Gateway) => passage.answer(finished(welcome(), &head.method), None, Record::of(admission)),
-            Err(fault) => return refused(fault, &head, passage),
+            Err(fault) => return self.refused(fault, &head, passage),
         };
         if table.door_takes_authorization() {
             door::keep_own_challenge(response.headers_mut());
         }
         response
     }
-}
 
-/// The answer to a request that reaches no upstream.
-fn refused(fault: Fault, head: &Parts, passage: Box<Passage>) -> Response<Body> {
-    let mut record = Record::default();
-    record.fault(&fault);
-    passage.answer(finished(fault.into_response("this gateway"), &head.method), None, record)
+    /// The answer to a request that reaches no upstream.
+    fn refused(&self, fault: Fault, head: &Parts, passage: Box<Passage>) -> Response<Body> {
+        let mut record = Record::default();
+        record.fault(&fault);
+        self.shared.seen.note_refused(&fault, head);
+        passage.answer(finished(fault.into_response("this gateway"), &head.method), None, record)
+    }
 }
 
 /// Who answers a request.

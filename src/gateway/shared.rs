@@ -14,6 +14,7 @@ use crate::upstream::route::AmbiguousNames;
 
 use super::legacy::Refusals;
 use super::metrics::Metrics;
+use super::seen::Seen;
 
 /// What is shared.
 #[derive(Clone, Debug)]
@@ -67,10 +68,16 @@ pub struct Shared {
     pub(super) signing_key: Arc<OnceCell<Arc<SigningKey>>>,
     pub(super) refusals: Arc<Refusals>,
     pub(super) metrics: Arc<Metrics>,
-    cache_bytes: u64,
+    pub(super) seen: Arc<Seen>,
+    pub(super) cache_bytes: u64,
 }
 
 impl Shared {
+    /// Who asked for what, and what they got.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
     /// Opens the store and makes the rest.
     pub fn start(options: &SharedOptions) -> Result<Self, StartError> {
         Ok(Self {
@@ -81,6 +88,7 @@ impl Shared {
             signing_key: Arc::new(OnceCell::new_with(options.signing_key.clone())),
             refusals: Arc::default(),
             metrics: Arc::default(),
+            seen: Arc::default(),
             cache_bytes: options.cache_bytes,
         })
     }

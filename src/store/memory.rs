@@ -173,6 +173,13 @@ impl Memory {
         &self.evictions
     }
 
+    /// How many documents it holds, and about how many bytes they take.
+    pub fn fill(&self) -> (u64, u64) {
+        let entries = [self.stored.entry_count(), self.derived.entry_count(), self.handed.entry_count()];
+        let bytes = [self.stored.weighted_size(), self.derived.weighted_size(), self.handed.weighted_size()];
+        (entries.iter().sum(), bytes.iter().sum())
+    }
+
     fn place(&self, repository: Repository, digest: Digest) -> Place {
         (Arc::clone(&self.upstream), repository, digest)
     }

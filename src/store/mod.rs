@@ -39,6 +39,7 @@ use crate::translate::EDITION;
 
 use directory::Usability;
 use fault_point::FaultPoint;
+pub use health::State;
 use health::{Ability, Health};
 use layout::Name;
 
@@ -189,6 +190,16 @@ impl Store {
             );
         }
         let _ = timed(self.objects.delete(&path)).await;
+    }
+
+    /// Where it is.
+    pub const fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Whether it answered when it was last asked.
+    pub fn state(&self) -> State {
+        self.health.state()
     }
 
     /// What is counted of this store.

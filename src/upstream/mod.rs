@@ -30,6 +30,7 @@ mod rate_limit;
 mod redirect;
 pub mod route;
 mod scope;
+mod standing;
 mod tls;
 pub mod token;
 mod transport;
@@ -63,6 +64,7 @@ pub use proxy::{Proxies, ProxyUse};
 use redirect::{Freight, Journey};
 pub use redirect::{Reach, Redirects, is_redirect};
 use scope::Scope;
+pub use standing::{RateLimit, Standing};
 pub use tls::{ClientCertificate, Tls, Verification};
 pub use token::{DOCKER_HUB_HOSTS, is_docker_hub};
 
@@ -228,6 +230,11 @@ impl Upstream {
     /// By its own count, it lets fewer requests through than the operator wants to keep.
     pub fn is_near_rate_limit(&self) -> bool {
         self.transport.traffic.is_near_rate_limit()
+    }
+
+    /// How it stands at this moment.
+    pub fn standing(&self) -> Standing {
+        self.transport.traffic.standing()
     }
 
     /// The registry's host and port, for a sentence that a person reads.

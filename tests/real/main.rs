@@ -16,6 +16,7 @@ mod mirrors;
 mod offline;
 mod old_clients;
 mod old_lists;
+mod page;
 mod proxy;
 mod pushes;
 mod replicas;
@@ -26,6 +27,7 @@ mod stored_schema1;
 mod tokens;
 mod upstream_tls;
 
+mod browser;
 mod disguise;
 mod documents;
 mod engines;

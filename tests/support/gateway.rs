@@ -314,6 +314,11 @@ impl Gateway {
         self.address
     }
 
+    /// The gateway as the admin listener has it.
+    pub fn shared_service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
     /// The gateway without its listener.
     pub fn service(&self) -> &Service {
         &self.service

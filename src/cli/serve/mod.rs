@@ -8,19 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{Empty, Full};
+use http::{Request, StatusCode};
+use http_body_util::Empty;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::admin::{self, Health};
+use crate::admin::Admin;
+use crate::admin::access::Access;
+use crate::config::admin::AdminArguments;
 use crate::config::file::File;
 use crate::config::systemd::passed_sockets;
 use crate::config::tls::TlsFiles;
 use crate::config::{ListenAddress, ServeArguments, unknown_variables};
 use crate::gateway::service::ServiceOptions;
-use crate::gateway::{Service, StartError};
+use crate::gateway::{Peer, Service, StartError};
 use crate::server::tls::{HANDSHAKE_TIMEOUT, Tls, TlsOptions};
 use crate::server::{self, Listener, Stop};
 
@@ -63,7 +65,7 @@ async fn serve(
     options: ServiceOptions,
     again: reload::Again,
 ) -> Result<(), Failure> {
-    let tls = tls(&arguments)?;
+    let (tls, access) = (tls(&arguments)?, access(&arguments.admin)?);
     // From here on, being told to read the file again or to stop does not end the process.
     let (hangup, signals) = (signal(SignalKind::hangup())?, Signals::catch()?);
     let (listeners, admin) = passed.open(&arguments)?;
@@ -82,61 +84,51 @@ async fn serve(
     }
     tracing::info!(address = %admin.address, "admin listening");
     let reloads = reload::Metrics::default();
-    let operated = Arc::new(Operated::of(Arc::clone(&service), &reloads));
+    let operated = admin_of(&service, &reloads, access);
     let (last_stop, answering) = (Stop::default(), Arc::clone(&operated));
-    let admin_served = tokio::spawn(server::serve_with(admin.socket, last_stop.clone(), move |request, _| {
+    let admin_served = tokio::spawn(server::serve_with(admin.socket, last_stop.clone(), move |request, peer| {
         let operated = Arc::clone(&answering);
-        async move { operated.answer(request).await }
+        async move { operated.answer(request, peer).await }
     }));
     let (shared, bounds, until) = (service.shared().clone(), arguments.bounds.bounds(), stop.clone());
     tokio::spawn(async move { until.until_closing(shared.tend_store(bounds)).await });
     let (keeping_up, until) = (reload::keep_up(again, hangup, service, reloads), stop.clone());
     tokio::spawn(async move { until.until_closing(keeping_up).await });
     let living = Arc::clone(&operated);
-    tokio::spawn(systemd::report_life(move || Arc::clone(&living).is_alive()));
+    tokio::spawn(systemd::report_life(move || is_alive(Arc::clone(&living))));
 
-    operated.health.started();
+    operated.health().started();
     systemd::ready(&listening.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
     let spoken = if tls.is_some() { Spoken::Tls } else { Spoken::Plain };
     let banner = Banner { listening: &listening, admin: &admin.address, spoken, site: &site, store: &store };
     banner::show(|| banner.text());
     drop(site);
     let cut = async { clients.join_all().await.into_iter().sum() };
-    drain::serve_until_told(signals, &operated.health, &stop, &arguments.lifecycle, cut).await;
+    drain::serve_until_told(signals, operated.health(), &stop, &arguments.lifecycle, cut).await;
     drain::end_operator(&last_stop, admin_served).await;
     Ok(())
 }
 
-/// What the operator asks about.
-struct Operated {
-    registry: Registry,
-    service: Arc<Service>,
-    health: Health,
+/// What the operator sees, with the metrics of all that there is.
+fn admin_of(service: &Arc<Service>, reloads: &reload::Metrics, access: Access) -> Arc<Admin> {
+    let mut registry = Registry::default();
+    let own = telemetry::register(&mut registry);
+    service.shared().register_metrics(own);
+    reloads.register(own);
+    Arc::new(Admin::new(registry, Arc::clone(service), access))
 }
 
-impl Operated {
-    fn of(service: Arc<Service>, reloads: &reload::Metrics) -> Self {
-        let mut registry = Registry::default();
-        let own = telemetry::register(&mut registry);
-        service.shared().register_metrics(own);
-        reloads.register(own);
-        Self { registry, service, health: Health::default() }
-    }
+/// What whoever asks at the admin listener would hear.
+async fn is_alive(operated: Arc<Admin>) -> bool {
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = http::Uri::from_static("/livez");
+    operated.answer(request, Peer::UnixSocket).await.status() == StatusCode::OK
+}
 
-    async fn answer<Body>(&self, request: Request<Body>) -> Response<Full<Bytes>>
-    where
-        Body: http_body::Body<Data = Bytes>,
-        Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        admin::answer(request, &self.registry, &self.service, &self.health).await
-    }
-
-    /// What whoever asks at the admin listener would hear.
-    async fn is_alive(self: Arc<Self>) -> bool {
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.uri_mut() = http::Uri::from_static("/livez");
-        self.answer(request).await.status() == StatusCode::OK
-    }
+/// Who may see what the admin listener says of repositories, with the file of tokens read.
+pub(super) fn access(arguments: &AdminArguments) -> Result<Access, Failure> {
+    let Some(file) = &arguments.admin_token_file else { return Ok(Access::FromThisMachine) };
+    Ok(Access::with_token(file).map_err(|error| format!("--admin-token-file: {error}"))?)
 }
 
 /// TLS to clients, with its files read, if there is to be any.
