@@ -3,7 +3,9 @@
 //! Who binds and who stops is the caller's business: [`serve`] takes a listener and a future that says when to stop.
 
 mod connection;
+pub mod http2;
 mod listener;
+mod opening;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpStream;
@@ -70,19 +72,7 @@ pub async fn serve_with<Answer, Answered, Body>(
             },
         };
         let connection = Connection { peer, answer: answer.clone(), watcher: connections.watcher() };
-        let (stream, handshakes) = (prepared(stream), handshakes.clone());
-        let Some(tls) = tls.clone() else {
-            tokio::spawn(connection.serve(stream, Extensions::new()));
-            continue;
-        };
-        tokio::spawn(async move {
-            // Whoever has not even shaken hands when the stop is asked for has no answer under way.
-            match handshakes.run_until_cancelled(tls.accept(stream)).await {
-                Some(Ok((stream, extensions))) => connection.serve(stream, extensions).await,
-                Some(Err(error)) => tracing::debug!(%peer, %error, "a TLS connection did not come about"),
-                None => {}
-            }
-        });
+        tokio::spawn(connection.begin(prepared(stream), tls.clone(), handshakes.clone()));
     }
     drop(socket);
     handshakes.cancel();

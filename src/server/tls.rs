@@ -25,8 +25,10 @@ use crate::upstream::pem;
 /// How long a handshake may take where nothing else is said.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is spoken within.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// HTTP/2 by the name that clients offer it under.
+pub(super) const HTTP2: &[u8] = b"h2";
+/// What is spoken within; the first that a client offers too is.
+const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 
 /// How a listener speaks TLS.
 #[derive(Clone, Debug)]
@@ -80,11 +82,14 @@ impl Tls {
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), handshake_timeout: *handshake_timeout })
     }
 
+    /// How long a handshake may take.
+    pub(super) const fn handshake_timeout(&self) -> Duration {
+        self.handshake_timeout
+    }
+
     /// Shakes hands. What is returned beside the stream is for the extensions of each request on it.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Extensions)> {
-        let stream = tokio::time::timeout(self.handshake_timeout, self.acceptor.accept(stream))
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))??;
+        let stream = self.acceptor.accept(stream).await?;
         let mut extensions = Extensions::new();
         extensions.insert(Transport::Tls);
         if let Some([certificate, ..]) = stream.get_ref().1.peer_certificates() {
