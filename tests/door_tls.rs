@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::version::{TLS12, TLS13};
 use rustls::{HandshakeKind, SupportedProtocolVersion};
 use schemabridge::gateway::door::DoorOptions;
-use schemabridge::server::tls::{HANDSHAKE_TIMEOUT, TlsOptions};
+use schemabridge::server::tls::TlsOptions;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use url::Url;
@@ -47,7 +47,7 @@ impl Authorities {
     /// TLS that asks for no certificate.
     fn tls(&self) -> TlsOptions {
         let Files { chain, key } = self.own.issue(&["gateway.test"]);
-        TlsOptions { chain, key, client_authorities: None, handshake_timeout: HANDSHAKE_TIMEOUT }
+        TlsOptions::showing(chain, key)
     }
 
     /// TLS that asks for one.

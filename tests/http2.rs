@@ -6,7 +6,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use rustls::version::{TLS12, TLS13};
 use schemabridge::server::http2::STREAMS_MAX;
-use schemabridge::server::tls::{HANDSHAKE_TIMEOUT, TlsOptions};
+use schemabridge::server::tls::TlsOptions;
 
 use crate::support::client::{Call, Client, Reply};
 use crate::support::fault::Answer;
@@ -47,7 +47,7 @@ async fn stage_with(setup: Setup, length: usize) -> Stage {
 
 fn tls(authority: &Authority) -> TlsOptions {
     let Files { chain, key } = authority.issue(&[HOST]);
-    TlsOptions { chain, key, client_authorities: None, handshake_timeout: HANDSHAKE_TIMEOUT }
+    TlsOptions::showing(chain, key)
 }
 
 impl Stage {

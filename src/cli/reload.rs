@@ -14,6 +14,7 @@ use tokio::signal::unix::Signal;
 use crate::config::ServeArguments;
 use crate::config::file::File;
 use crate::gateway::Service;
+use crate::server::tls::Tls;
 
 use super::{Command, CommandLine, Failure};
 
@@ -50,28 +51,65 @@ impl Metrics {
     }
 }
 
-/// Reads the configuration again on SIGHUP and when the file changes; never returns. One that cannot be used changes
-/// nothing.
-pub(super) async fn keep_up(mut again: Again, mut hangup: Signal, service: Arc<Service>, metrics: Metrics) {
+/// Reads the configuration and the certificates again on SIGHUP and when their files change; never returns. What cannot be
+/// used changes nothing.
+pub(super) async fn keep_up(
+    mut again: Again,
+    mut hangup: Signal,
+    service: Arc<Service>,
+    tls: Option<Tls>,
+    metrics: Metrics,
+) {
     loop {
-        tokio::select! {
-            _ = hangup.recv() => again.file.has_changed().await,
-            () = again.file.change() => true,
-        };
-        let read = again.read(&service);
-        let result = match &read {
-            Ok(()) => {
-                metrics.note_success();
-                tracing::info!("the configuration was read again and is in force");
-                "ok"
+        let results = tokio::select! {
+            _ = hangup.recv() => {
+                again.file.has_changed().await;
+                [Some(again.take_effect(&service)), certificates_take_effect(tls.clone()).await]
             }
-            Err(error) => {
-                tracing::error!(%error, "the configuration cannot be used; the one before stays in force");
-                "failed"
-            }
+            () = again.file.change() => [Some(again.take_effect(&service)), None],
+            () = certificates_change(tls.as_ref()) => [None, certificates_take_effect(tls.clone()).await],
         };
+        let is_in_force = results.iter().flatten().all(|result| *result == Taken::Ok);
+        if is_in_force {
+            metrics.note_success();
+        }
+        let result = if is_in_force { "ok" } else { "failed" };
         metrics.reloads.get_or_create(&Reload { result }).inc();
     }
+}
+
+/// What became of something that was read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    Ok,
+    Failed,
+}
+
+async fn certificates_change(tls: Option<&Tls>) {
+    let Some(tls) = tls else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let looking = tls.clone();
+        if tokio::task::spawn_blocking(move || looking.files_have_changed()).await.unwrap_or_default() {
+            return;
+        }
+    }
+}
+
+/// Nothing where there is no TLS.
+async fn certificates_take_effect(tls: Option<Tls>) -> Option<Taken> {
+    let tls = tls?;
+    let read = tokio::task::spawn_blocking(move || tls.read_again()).await.map_err(|error| error.to_string());
+    Some(match read.and_then(|read| read) {
+        Ok(()) => {
+            tracing::info!("the certificates were read again and are in force");
+            Taken::Ok
+        }
+        Err(error) => {
+            tracing::error!(%error, "the certificates cannot be used; those before stay in force");
+            Taken::Failed
+        }
+    })
 }
 
 /// What it takes to read the configuration again.
@@ -87,6 +125,19 @@ impl Again {
     pub(super) fn new(line: CommandLine, arguments: &ServeArguments, file: &File) -> Self {
         let watched = Watched::new(arguments.config.clone());
         Self { line, file: watched, arguments: arguments.clone(), tables: file.clone() }
+    }
+
+    fn take_effect(&self, service: &Service) -> Taken {
+        match self.read(service) {
+            Ok(()) => {
+                tracing::info!("the configuration was read again and is in force");
+                Taken::Ok
+            }
+            Err(error) => {
+                tracing::error!(%error, "the configuration cannot be used; the one before stays in force");
+                Taken::Failed
+            }
+        }
     }
 
     fn read(&self, service: &Service) -> Result<(), Failure> {

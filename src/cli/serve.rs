@@ -21,8 +21,8 @@ use crate::config::{LogFormat, ServeArguments, unknown_variables};
 use crate::gateway::service::ServiceOptions;
 use crate::gateway::{Service, StartError};
 use crate::server::Listener;
-use crate::server::tls::{HANDSHAKE_TIMEOUT, Tls, TlsOptions};
-use crate::{admin, server};
+use crate::server::tls::{ClientAuth, HANDSHAKE_TIMEOUT, PairFiles, Tls, TlsOptions};
+use crate::{admin, config, server};
 
 use super::{CommandLine, Commands, Failure, log, reload};
 
@@ -79,6 +79,9 @@ async fn serve(arguments: ServeArguments, options: ServiceOptions, again: reload
     service.shared().register_metrics(&mut registry);
     let reloads = reload::Metrics::default();
     reloads.register(&mut registry);
+    if let Some(tls) = &tls {
+        tls.register_metrics(&mut registry);
+    }
     let operated = Arc::new((registry, Arc::clone(&service)));
     let answer = move |request: Request<_>, _| {
         let operated = Arc::clone(&operated);
@@ -87,7 +90,7 @@ async fn serve(arguments: ServeArguments, options: ServiceOptions, again: reload
     running.spawn(server::serve_with(admin, stop.clone().cancelled_owned(), answer));
     let (shared, bounds, until) = (service.shared().clone(), arguments.bounds.bounds(), stop.clone());
     running.spawn(async move { until.run_until_cancelled(shared.tend_store(bounds)).await });
-    let (keeping_up, until) = (reload::keep_up(again, hangup, service, reloads), stop.clone());
+    let (keeping_up, until) = (reload::keep_up(again, hangup, service, tls, reloads), stop.clone());
     running.spawn(async move { until.run_until_cancelled(keeping_up).await });
     running.close();
 
@@ -100,8 +103,13 @@ async fn serve(arguments: ServeArguments, options: ServiceOptions, again: reload
 
 /// TLS to clients, with its files read, if there is to be any.
 pub(super) fn tls(arguments: &ServeArguments) -> Result<Option<Tls>, Failure> {
-    let Some(TlsFiles { chain, key, client_authorities }) = arguments.tls.files()? else { return Ok(None) };
-    let options = TlsOptions { chain, key, client_authorities, handshake_timeout: HANDSHAKE_TIMEOUT };
+    let Some(TlsFiles { pairs, client_authorities, client_auth }) = arguments.tls.files()? else { return Ok(None) };
+    let pairs = pairs.into_iter().map(|(chain, key)| PairFiles { chain, key }).collect();
+    let client_auth = match client_auth {
+        config::tls::ClientAuth::Request => ClientAuth::Request,
+        config::tls::ClientAuth::Require => ClientAuth::Require,
+    };
+    let options = TlsOptions { pairs, client_authorities, client_auth, handshake_timeout: HANDSHAKE_TIMEOUT };
     Ok(Some(Tls::read(&options).map_err(|reason| format!("TLS to clients: {reason}"))?))
 }
 

@@ -55,13 +55,11 @@ pub async fn read(response: Response<Incoming>) -> Reply {
     let headers = head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
     let mut reply = Reply { status: head.status.as_u16(), headers, body: Vec::new(), is_whole: true };
     while let Some(frame) = patiently("the rest of the answer", body.frame()).await {
-        match frame {
-            Ok(frame) => reply.body.extend_from_slice(&frame.into_data().unwrap_or_default()),
-            Err(_) => {
-                reply.is_whole = false;
-                break;
-            }
-        }
+        let Ok(frame) = frame else {
+            reply.is_whole = false;
+            break;
+        };
+        reply.body.extend_from_slice(&frame.into_data().unwrap_or_default());
     }
     reply
 }

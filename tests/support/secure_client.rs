@@ -5,12 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, HandshakeKind, RootCertStore, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, HandshakeKind, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -26,6 +29,7 @@ use super::secure::Files;
 pub struct Secure {
     config: ClientConfig,
     card: Arc<Card>,
+    checks: Arc<Checks>,
     name: ServerName<'static>,
 }
 
@@ -46,6 +50,49 @@ impl ResolvesClientCert for Card {
     }
 }
 
+/// How a client checks what it is shown: by these schemes, and under that name.
+#[derive(Clone, Debug)]
+struct Checks {
+    library: Arc<WebPkiServerVerifier>,
+    schemes: Vec<SignatureScheme>,
+    name: ServerName<'static>,
+}
+
+impl ServerCertVerifier for Checks {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        _asked_for: &ServerName<'_>,
+        stapled: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.library.verify_server_cert(certificate, between, &self.name, stapled, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.library.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.library.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes.clone()
+    }
+}
+
 impl Secure {
     /// One that trusts this authority, speaks this version, asks for `gateway.test`, and shows this, if anything.
     pub fn new(authority: &Path, version: &'static SupportedProtocolVersion, shows: Option<&Files>) -> Self {
@@ -59,18 +106,48 @@ impl Secure {
         });
         let name = ServerName::try_from("gateway.test").unwrap();
         let card = Arc::new(Card { certificate, hidden: AtomicBool::new(false) });
+        let library =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
+        let schemes = library.supported_verify_schemes();
+        let checks = Arc::new(Checks { library, schemes, name: name.clone() });
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])
             .unwrap()
-            .with_root_certificates(roots)
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&checks) as _)
             .with_client_cert_resolver(Arc::clone(&card) as _);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { config, card, name }
+        Self { config, card, checks, name }
     }
 
     /// The same, offering these protocols.
     pub fn offering(mut self, protocols: &[&str]) -> Self {
         self.config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        self
+    }
+
+    /// The same, able to check these signatures and no others.
+    pub fn checking(self, schemes: &[SignatureScheme]) -> Self {
+        let schemes = schemes.to_vec();
+        self.with_checks(|checks| checks.schemes = schemes)
+    }
+
+    /// The same, asking for this name and content to be shown that one's certificate.
+    pub fn asking_for(mut self, name: &str, shown: &str) -> Self {
+        let [name, shown] = [name, shown].map(|name| ServerName::try_from(name.to_owned()).unwrap());
+        self.name = name;
+        self.with_checks(|checks| checks.name = shown)
+    }
+
+    /// The same, asking for no name.
+    pub fn asking_for_no_name(mut self) -> Self {
+        self.config.enable_sni = false;
+        self
+    }
+
+    fn with_checks(mut self, change: impl FnOnce(&mut Checks)) -> Self {
+        change(Arc::make_mut(&mut self.checks));
+        self.config.dangerous().set_certificate_verifier(Arc::clone(&self.checks) as _);
         self
     }
 
@@ -83,6 +160,12 @@ impl Secure {
         let stream = TcpStream::connect(address).await.unwrap();
         let connecting = TlsConnector::from(Arc::new(self.config.clone())).connect(self.name.clone(), stream);
         patiently("the handshake", connecting).await
+    }
+
+    /// The certificate that it is shown.
+    pub async fn shown(&self, address: SocketAddr) -> CertificateDer<'static> {
+        let stream = self.connect(address).await.unwrap();
+        stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
     }
 
     /// Sends the call on a connection of its own. `None` where nothing was answered because no connection came to be.
