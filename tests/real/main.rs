@@ -21,6 +21,7 @@ mod pushes;
 mod replicas;
 mod signature;
 mod stored_schema1;
+mod tls;
 mod tokens;
 mod upstream_tls;
 
