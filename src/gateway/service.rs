@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Uri};
+use http::uri::{PathAndQuery, Uri};
 use http::{Request, Response};
 
 use crate::upstream::route::{RouteNames, RouteTable};
@@ -115,9 +115,13 @@ impl Service {
     {
         let table = self.table();
         let (mut head, body) = request.into_parts();
+        let named = name_host_once(&mut head);
         let neighbour = table.neighbour(peer.into(), &head);
         let metrics = &self.shared.metrics;
         let passage = Box::new(Passage::begin(&head, neighbour, &metrics.nobodys));
+        if let Err(fault) = named {
+            return self.refused(fault, &head, passage);
+        }
         let admission = match table.admit(&mut head, neighbour, metrics).await {
             Ok(admission) => admission,
             Err(fault) => return self.refused(fault, &head, passage),
@@ -208,12 +212,12 @@ impl Table {
     }
 
     fn route(&self, head: &Parts) -> Result<Destination<'_>, Fault> {
-        let host = host_of(head)?;
+        let host = host_of(head);
         let (path, query) = (head.uri.path(), head.uri.query());
         if is_base(path) && is_read_only(&head.method) && self.door_takes_authorization() {
             return Ok(Destination::Gateway);
         }
-        let chosen = match self.routes.choose(host.as_deref(), path, query) {
+        let chosen = match self.routes.choose(host, path, query) {
             Ok(chosen) => chosen,
             Err(_) if is_base(path) => return Ok(Destination::Gateway),
             // What is nobody's whatever the upstream, such as `/`, is not found rather than nobody's name.
@@ -222,7 +226,7 @@ impl Table {
             }
         };
         let gateway = self.gateways.get(chosen.upstream).ok_or(Fault::Internal)?;
-        let is_bound = self.routes.bound_to(host.as_deref()) == Some(chosen.upstream);
+        let is_bound = self.routes.bound_to(host) == Some(chosen.upstream);
         let credentials = if is_bound { Credentials::Upstreams } else { Credentials::Others };
         let path = match &chosen.path {
             changed if changed.as_ref() == path => None,
@@ -236,9 +240,10 @@ impl Table {
     }
 }
 
-/// The host that a request names. One that names one host in its Host header and another in its target could be routed by
-/// either.
-fn host_of(head: &Parts) -> Result<Option<String>, Fault> {
+/// Puts the host that a request names into its Host header, and leaves the path and the query for its target, however it
+/// came: HTTP/2 has an authority in place of the header, and a target may be a whole URL. A request that names two hosts
+/// could be routed by either.
+fn name_host_once(head: &mut Parts) -> Result<(), Fault> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let (header, authority) = (hosts.next(), head.uri.authority());
     let agree = match (header, authority) {
@@ -248,8 +253,18 @@ fn host_of(head: &Parts) -> Result<Option<String>, Fault> {
     if !agree || hosts.next().is_some() {
         return Err(Fault::BadRequest("the request names two hosts".to_owned()));
     }
-    let named = header.and_then(|header| header.to_str().ok()).or(authority.map(Authority::as_str));
-    Ok(named.map(str::to_owned))
+    if let Some(authority) = authority {
+        let host = HeaderValue::from_str(authority.as_str())
+            .map_err(|_| Fault::BadRequest("the host that the request names cannot be read".to_owned()))?;
+        head.headers.insert(HOST, host);
+        head.uri = head.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+    }
+    Ok(())
+}
+
+/// The host that a request names, where it can be read.
+fn host_of(head: &Parts) -> Option<&str> {
+    head.headers.get(HOST)?.to_str().ok()
 }
 
 fn path_and_query(path: &str, query: Option<&str>) -> Result<PathAndQuery, Fault> {

@@ -4,7 +4,9 @@
 //! [`serve_with`] one whose end is taken in steps.
 
 mod connection;
+pub mod http2;
 mod listener;
+mod opening;
 mod stop;
 pub mod tls;
 mod unix_socket;
@@ -16,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Extensions, Request, Response, Version};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio_util::task::TaskTracker;
@@ -24,10 +26,8 @@ use tokio_util::task::TaskTracker;
 use crate::gateway::{Peer, Service};
 
 use connection::Connection;
-use listener::Accepted;
 pub use listener::{Listener, Socket};
 pub use stop::Stop;
-use tls::Tls;
 pub use unix_socket::{CannotBind, UnixSocket};
 
 /// How long the head of a request may take to arrive.
@@ -87,7 +87,7 @@ where
         let connection = Connection { peer, answer: answer.clone(), watcher: graceful.watcher() };
         let (tls, stop, cut) = (tls.clone(), stop.clone(), Arc::clone(&cut));
         connections.spawn(async move {
-            if stop.until_cutting(attend(connection, accepted, tls, &stop)).await.is_none() {
+            if stop.until_cutting(connection.begin(accepted, tls, &stop)).await.is_none() {
                 cut.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -97,30 +97,6 @@ where
     graceful.shutdown().await;
     connections.wait().await;
     cut.load(Ordering::Relaxed)
-}
-
-async fn attend<Answer, Answered, Body>(
-    connection: Connection<Answer>,
-    accepted: Accepted,
-    tls: Option<Tls>,
-    stop: &Stop,
-) where
-    Answer: Fn(Request<Incoming>, Peer) -> Answered + Send + 'static,
-    Answered: Future<Output = Response<Body>> + Send + 'static,
-    Body: http_body::Body<Data = Bytes> + Send + 'static,
-    Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let (stream, tls) = match (accepted, tls) {
-        (Accepted::Unix(stream), _) => return connection.serve(stream, Extensions::new()).await,
-        (Accepted::Network(stream), None) => return connection.serve(stream, Extensions::new()).await,
-        (Accepted::Network(stream), Some(tls)) => (stream, tls),
-    };
-    // Whoever has not even shaken hands when no connection is taken any more has no answer under way.
-    match stop.until_closing(tls.accept(stream)).await {
-        Some(Ok((stream, extensions))) => connection.serve(stream, extensions).await,
-        Some(Err(error)) => tracing::debug!(peer = %connection.peer, %error, "a TLS connection did not come about"),
-        None => {}
-    }
 }
 
 /// The same answer, which from a certain step on tells a client of HTTP/1 that the connection ends with it. Those of HTTP/2

@@ -24,6 +24,7 @@ mod scrape;
 mod signature;
 mod sockets;
 mod stored_schema1;
+mod tls;
 mod tokens;
 mod upstream_tls;
 

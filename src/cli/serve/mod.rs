@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::Admin;
 use crate::admin::access::Access;
+use crate::config;
 use crate::config::admin::AdminArguments;
 use crate::config::file::File;
 use crate::config::systemd::passed_sockets;
@@ -23,7 +24,7 @@ use crate::config::tls::TlsFiles;
 use crate::config::{ListenAddress, ServeArguments, unknown_variables};
 use crate::gateway::service::ServiceOptions;
 use crate::gateway::{Peer, Service, StartError};
-use crate::server::tls::{HANDSHAKE_TIMEOUT, Tls, TlsOptions};
+use crate::server::tls::{ClientAuth, HANDSHAKE_TIMEOUT, PairFiles, Tls, TlsOptions};
 use crate::server::{self, Listener, Stop};
 
 use super::{CommandLine, Commands, Failure, reload, systemd, telemetry};
@@ -84,7 +85,7 @@ async fn serve(
     }
     tracing::info!(address = %admin.address, "admin listening");
     let reloads = reload::Metrics::default();
-    let operated = admin_of(&service, &reloads, access);
+    let operated = admin_of(&service, &reloads, tls.as_ref(), access);
     let (last_stop, answering) = (Stop::default(), Arc::clone(&operated));
     let admin_served = tokio::spawn(server::serve_with(admin.socket, last_stop.clone(), move |request, peer| {
         let operated = Arc::clone(&answering);
@@ -92,7 +93,7 @@ async fn serve(
     }));
     let (shared, bounds, until) = (service.shared().clone(), arguments.bounds.bounds(), stop.clone());
     tokio::spawn(async move { until.until_closing(shared.tend_store(bounds)).await });
-    let (keeping_up, until) = (reload::keep_up(again, hangup, service, reloads), stop.clone());
+    let (keeping_up, until) = (reload::keep_up(again, hangup, service, tls.clone(), reloads), stop.clone());
     tokio::spawn(async move { until.until_closing(keeping_up).await });
     let living = Arc::clone(&operated);
     tokio::spawn(systemd::report_life(move || is_alive(Arc::clone(&living))));
@@ -110,11 +111,14 @@ async fn serve(
 }
 
 /// What the operator sees, with the metrics of all that there is.
-fn admin_of(service: &Arc<Service>, reloads: &reload::Metrics, access: Access) -> Arc<Admin> {
+fn admin_of(service: &Arc<Service>, reloads: &reload::Metrics, tls: Option<&Tls>, access: Access) -> Arc<Admin> {
     let mut registry = Registry::default();
     let own = telemetry::register(&mut registry);
     service.shared().register_metrics(own);
     reloads.register(own);
+    if let Some(tls) = tls {
+        tls.register_metrics(own);
+    }
     Arc::new(Admin::new(registry, Arc::clone(service), access))
 }
 
@@ -133,8 +137,13 @@ pub(super) fn access(arguments: &AdminArguments) -> Result<Access, Failure> {
 
 /// TLS to clients, with its files read, if there is to be any.
 pub(super) fn tls(arguments: &ServeArguments) -> Result<Option<Tls>, Failure> {
-    let Some(TlsFiles { chain, key, client_authorities }) = arguments.tls.files()? else { return Ok(None) };
-    let options = TlsOptions { chain, key, client_authorities, handshake_timeout: HANDSHAKE_TIMEOUT };
+    let Some(TlsFiles { pairs, client_authorities, client_auth }) = arguments.tls.files()? else { return Ok(None) };
+    let pairs = pairs.into_iter().map(|(chain, key)| PairFiles { chain, key }).collect();
+    let client_auth = match client_auth {
+        config::tls::ClientAuth::Request => ClientAuth::Request,
+        config::tls::ClientAuth::Require => ClientAuth::Require,
+    };
+    let options = TlsOptions { pairs, client_authorities, client_auth, handshake_timeout: HANDSHAKE_TIMEOUT };
     Ok(Some(Tls::read(&options).map_err(|reason| format!("TLS to clients: {reason}"))?))
 }
 
