@@ -211,6 +211,7 @@ impl Image {
             repository: &"library/thing".parse().unwrap(),
             tag: &"v1".parse().unwrap(),
             signing_key: Some(&KEY),
+            learnt: None,
         };
         cell(stored.format(), target).unwrap()(&source).unwrap()
     }

@@ -3,6 +3,11 @@
 //! ```text
 //! v1/documents/<edition>/<ab>/<cd>/<derived>.<scope>             derived bytes, with the recipe that made them first
 //! v1/recipes/<ab>/<cd>/<derived>.<scope>.<source>.<edition>      one record for each source that gives these bytes
+//! v1/configs/<ab>/<cd>/<config>.<scope>.<source>.<edition>       a config that was made with a document, and the recipe
+//! v1/facts/<ab>/<cd>/<layer>                                     what the bytes of a layer tell
+//! v1/transcodings/<ab>/<cd>/<layer>.<maker>                      which gzip layer stands for a layer
+//! v1/transcoded/<ab>/<cd>/<gzip>.<layer>.<maker>                 the way back from the gzip layer
+//! v1/layers/<ab>/<cd>/<layer>.<maker>.<upload>                   the bytes of a gzip layer
 //! v1/claims/<ab>/<dish>                                          a derivation that one replica is at
 //! v1/signing-key                                                 the schema 1 signing key, PEM
 //! v1/staging/<name>                                              directories only: an object on its way to its name
@@ -29,6 +34,16 @@ pub const LAYOUT: &str = "v1";
 pub const DOCUMENTS: &str = "documents";
 /// The folder of recipes.
 pub const RECIPES: &str = "recipes";
+/// The folder of configs that were made with documents.
+pub const CONFIGS: &str = "configs";
+/// The folder of what is known of layers.
+pub const FACTS: &str = "facts";
+/// The folder of decisions, which gzip layer stands for a layer.
+pub const TRANSCODINGS: &str = "transcodings";
+/// The folder of the ways back from gzip layers.
+pub const TRANSCODED: &str = "transcoded";
+/// The folder of gzip layers.
+pub const LAYERS: &str = "layers";
 /// The folder of claims.
 pub const CLAIMS: &str = "claims";
 /// The folder of objects on their way to their names.
@@ -61,6 +76,45 @@ pub enum Name {
         /// The stored document, as [`source_key`] gives it.
         source: String,
     },
+    /// A config that was made with a document.
+    Config {
+        /// The edition that cooked it.
+        edition: u32,
+        /// The digits of its digest.
+        config: String,
+        /// The upstream and repository that may know it.
+        scope: String,
+        /// The stored document, as [`source_key`] gives it.
+        source: String,
+    },
+    /// What the bytes of a layer tell.
+    Facts {
+        /// The layer, as [`source_key`] gives it.
+        layer: String,
+    },
+    /// Which gzip layer stands for a layer.
+    Transcoding {
+        /// The layer, as [`source_key`] gives it.
+        layer: String,
+        /// What decides the bytes of the gzip layer.
+        maker: String,
+    },
+    /// The way back from a gzip layer.
+    Transcoded {
+        /// The digits of its digest.
+        gzip: String,
+        /// The layer that it stands for, as [`source_key`] gives it.
+        layer: String,
+        /// What decided its bytes.
+        maker: String,
+    },
+    /// The bytes of a gzip layer.
+    Layer {
+        /// The layer that it stands for, as [`source_key`] gives it.
+        layer: String,
+        /// What decided its bytes.
+        maker: String,
+    },
     /// A claim of a derivation.
     Claim,
     /// The signing key.
@@ -90,6 +144,50 @@ pub fn recipe(recipe: &Recipe) -> Path {
     let (scope, source) = (recipe.scope(), source_key(&recipe.source));
     let name = format!("{hex}.{}.{source}.{}", scope.as_str(), recipe.edition);
     Path::from_iter([LAYOUT, RECIPES, first, second, &name])
+}
+
+/// The folder in which a config that was made with documents stands, beside a few others.
+pub fn configs(config: &Digest) -> Path {
+    let [first, second] = shelf(config.hex());
+    Path::from_iter([LAYOUT, CONFIGS, first, second])
+}
+
+/// Where a config stands that was made with the document of this recipe.
+pub fn config(recipe: &Recipe, config: &Digest) -> Path {
+    let edition = recipe.edition.to_string();
+    shelved(CONFIGS, config.hex(), &[recipe.scope().as_str(), &source_key(&recipe.source), &edition])
+}
+
+/// Where it stands what the bytes of a layer tell.
+pub fn facts(layer: &Digest) -> Path {
+    shelved(FACTS, &source_key(layer), &[])
+}
+
+/// Where it stands which gzip layer stands for a layer.
+pub fn transcoding(layer: &str, maker: &str) -> Path {
+    shelved(TRANSCODINGS, layer, &[maker])
+}
+
+/// The folder in which the ways back from a gzip layer stand, beside those of a few others.
+pub fn ways_back(gzip: &Digest) -> Path {
+    let [first, second] = shelf(gzip.hex());
+    Path::from_iter([LAYOUT, TRANSCODED, first, second])
+}
+
+/// Where the way back from a gzip layer stands.
+pub fn way_back(gzip: &Digest, layer: &str, maker: &str) -> Path {
+    shelved(TRANSCODED, gzip.hex(), &[layer, maker])
+}
+
+/// Where an upload of a gzip layer comes to stand.
+pub fn layer(layer: &str, maker: &str, upload: &str) -> Path {
+    shelved(LAYERS, layer, &[maker, upload])
+}
+
+fn shelved(folder: &str, hex: &str, more: &[&str]) -> Path {
+    let [first, second] = shelf(hex);
+    let name = more.iter().fold(hex.to_owned(), |name, word| name + "." + word);
+    Path::from_iter([LAYOUT, folder, first, second, &name])
 }
 
 /// Where the claim of a derivation stands.
@@ -141,6 +239,30 @@ impl Name {
             [LAYOUT, CLAIMS, first, dish] => (is_hex(dish) && dish.starts_with(first)).then_some(Self::Claim),
             [LAYOUT, SIGNING_KEY] => Some(Self::SigningKey),
             [LAYOUT, STAGING, _] => Some(Self::Staged),
+            [LAYOUT, folder, first, second, name] => Self::of_layers(folder, [first, second], name),
+            _ => None,
+        }
+    }
+
+    /// What the name of an object says that has to do with layers.
+    fn of_layers(folder: &str, stands_on: [&str; 2], name: &str) -> Option<Self> {
+        let words: Vec<&str> = name.split('.').collect();
+        let digits = if folder == CONFIGS { words.split_last()?.1 } else { words.as_slice() };
+        if !digits.iter().all(|word| is_hex(word)) || shelf(digits.first()?) != stands_on {
+            return None;
+        }
+        let owned = |word: &str| word.to_owned();
+        match (folder, words.as_slice()) {
+            (CONFIGS, [config, scope, source, edition]) => {
+                let edition = number(edition)?;
+                Some(Self::Config { edition, config: owned(config), scope: owned(scope), source: owned(source) })
+            }
+            (FACTS, [layer]) => Some(Self::Facts { layer: owned(layer) }),
+            (TRANSCODINGS, [layer, maker]) => Some(Self::Transcoding { layer: owned(layer), maker: owned(maker) }),
+            (TRANSCODED, [gzip, layer, maker]) => {
+                Some(Self::Transcoded { gzip: owned(gzip), layer: owned(layer), maker: owned(maker) })
+            }
+            (LAYERS, [layer, maker, _]) => Some(Self::Layer { layer: owned(layer), maker: owned(maker) }),
             _ => None,
         }
     }
@@ -177,6 +299,8 @@ mod tests {
             derived: Digest::sha256(b"document"),
             shape: None,
             signing_key: None,
+            layers: crate::translate::LayerPolicy::Stored,
+            gzip_layers: Vec::new(),
         }
     }
 
