@@ -80,7 +80,7 @@ impl<'a> V1Image<'a> {
         }
         let is_throwaway = value_of(&members, "throwaway").map(Raw::boolean);
         let throwaway_fault = V1Fault::Field { field: "throwaway", expected: "true or false" };
-        Ok(Self {
+        let image = Self {
             id,
             parent: text_of(&members, "parent")?,
             os: text_of(&members, "os")?,
@@ -91,7 +91,10 @@ impl<'a> V1Image<'a> {
             docker_version: text_of(&members, "docker_version")?,
             container_config: ContainerConfig::read("container_config", value_of(&members, "container_config"))?,
             members,
-        })
+        };
+        // Docker reads every entry into its struct, whatever becomes of it then.
+        image.re_encoded()?;
+        Ok(image)
     }
 
     /// The entry as a config's `history` has it.
