@@ -319,6 +319,21 @@ mod tests {
             assert!(path.filename().unwrap().len() < 255, "{path}");
             assert!(path.prefix_matches(&recipes(&made.derived)));
         }
+        let [layer_key, maker] = ["12".repeat(32), "34".repeat(32)];
+        let (gzip, owned) = (Digest::sha256(b"gzip"), |text: &str| text.to_owned());
+        let read = Name::Transcoding { layer: owned(&layer_key), maker: owned(&maker) };
+        assert_eq!(Name::of(&transcoding(&layer_key, &maker)), Some(read));
+        let read = Name::Transcoded { gzip: owned(gzip.hex()), layer: owned(&layer_key), maker: owned(&maker) };
+        assert_eq!(Name::of(&way_back(&gzip, &layer_key, &maker)), Some(read));
+        assert!(way_back(&gzip, &layer_key, &maker).prefix_matches(&ways_back(&gzip)));
+        let read = Name::Layer { layer: owned(&layer_key), maker: owned(&maker) };
+        assert_eq!(Name::of(&layer(&layer_key, &maker, &"56".repeat(32))), Some(read));
+        assert_eq!(Name::of(&facts(&gzip)), Some(Name::Facts { layer: owned(gzip.hex()) }));
+        let made = recipe_of(&long);
+        let (scope, source) = (owned(made.scope().as_str()), source_key(&made.source));
+        let read = Name::Config { edition: 3, config: owned(gzip.hex()), scope, source };
+        assert_eq!(Name::of(&config(&made, &gzip)), Some(read));
+        assert!(config(&made, &gzip).prefix_matches(&configs(&gzip)) && config(&made, &gzip).as_ref().len() < 255);
         assert_eq!(Name::of(&claim(&"ab".repeat(32))), Some(Name::Claim));
         assert_eq!(Name::of(&signing_key()), Some(Name::SigningKey));
         assert_eq!(Name::of(&staging("x")), Some(Name::Staged));
@@ -334,6 +349,15 @@ mod tests {
             format!("v1/documents/1/ab/ab/{a}"),
             format!("v1/recipes/ab/ab/{a}.{b}.{b}"),
             format!("v1/recipes/ab/ab/{a}.{b}.{b}.1.1"),
+            format!("v1/facts/ab/ab/{a}.{b}"),
+            format!("v1/facts/ab/cd/{a}"),
+            format!("v1/transcodings/ab/ab/{a}"),
+            format!("v1/transcoded/ab/ab/{a}.{b}"),
+            format!("v1/layers/ab/ab/{a}.{b}"),
+            format!("v1/layers/ab/ab/{a}.{b}.x"),
+            format!("v1/configs/ab/ab/{a}.{b}.{b}.01"),
+            format!("v1/configs/ab/ab/{a}.{b}.1"),
+            format!("v1/others/ab/ab/{a}"),
             format!("v1/claims/cd/{a}"),
             "v1/signing-key/more".to_owned(),
             "v1".to_owned(),

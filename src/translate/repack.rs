@@ -97,3 +97,141 @@ fn put_in_its_place(layer: &mut Descriptor, gzip: &GzipLayer) {
     layer.size = gzip.size;
     layer.annotations.retain(|key, _| !ABOUT_THE_BLOB.iter().any(|prefix| key.starts_with(prefix)));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::json;
+    use crate::image::layer::LayerFacts;
+    use crate::image::media_type;
+    use crate::translate::{SigningKey, cell_for, upgrade_for};
+
+    const OCI: &str = "application/vnd.oci.image.layer.v1.tar+";
+    const DOCKER: &str = "application/vnd.docker.image.rootfs.diff.tar.";
+
+    fn digest(text: &str) -> Digest {
+        Digest::sha256(text.as_bytes())
+    }
+
+    fn config() -> String {
+        let diff_ids = ["archive 1", "archive 2", "archive 1"].map(|archive| json::string(digest(archive).as_str()));
+        format!(r#"{{"architecture":"amd64","rootfs":{{"type":"layers","diff_ids":{}}}}}"#, json::array(diff_ids))
+    }
+
+    fn layer(media_type: &str, blob: &str, size: u64, more: &str) -> String {
+        format!(r#"{{"mediaType":"{media_type}","digest":"{}","size":{size}{more}}}"#, digest(blob))
+    }
+
+    fn manifest(format: Format, layers: &[String]) -> Manifest {
+        let docker = format == Format::Schema2;
+        let config_type = if docker { media_type::DOCKER_CONFIG } else { media_type::OCI_CONFIG };
+        let config = layer(config_type, &config(), config().len() as u64, "");
+        let (media_type, layers) = (format.media_type(), json::array(layers));
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{media_type}","config":{config},"layers":{layers},"annotations":{{"a":"b"}}}}"#
+        );
+        Manifest::parse(text.into()).unwrap()
+    }
+
+    /// A zstd layer with what both makers of zstd:chunked write beside it, a gzip one, and the first again.
+    fn zstd() -> Manifest {
+        let chunked = r#","annotations":{"io.github.containers.zstd-chunked.manifest-checksum":"x","io.containers.zstd-chunked.manifest-position":"y","containerd.io/snapshot/stargz/toc.digest":"z","kept":"1"}"#;
+        let first = layer(&format!("{OCI}zstd"), "zstd", 9, chunked);
+        let gzip = layer(
+            &format!("{OCI}gzip"),
+            "gzip 2",
+            8,
+            r#","annotations":{"containerd.io/snapshot/stargz/toc.digest":"z"}"#,
+        );
+        manifest(Format::Oci, &[first.clone(), gzip, first])
+    }
+
+    /// The same image as if it had been pushed with gzip.
+    fn twin() -> Manifest {
+        let first = layer(&format!("{OCI}gzip"), "gzip 1", 7, r#","annotations":{"kept":"1"}"#);
+        let gzip = layer(
+            &format!("{OCI}gzip"),
+            "gzip 2",
+            8,
+            r#","annotations":{"containerd.io/snapshot/stargz/toc.digest":"z"}"#,
+        );
+        manifest(Format::Oci, &[first.clone(), gzip, first])
+    }
+
+    fn learnt(archive: &str) -> Learnt {
+        let gzip = GzipLayer { digest: digest("gzip 1"), size: 7, diff_id: digest(archive) };
+        Learnt { gzip: [(digest("zstd"), gzip)].into(), ..Learnt::default() }
+    }
+
+    fn with_source<Output>(
+        manifest: &Manifest,
+        config: Option<&[u8]>,
+        learnt: &Learnt,
+        work: impl Fn(&Source<'_>) -> Output,
+    ) -> Output {
+        work(&Source {
+            manifest,
+            config,
+            repository: &"a/b".parse().unwrap(),
+            tag: &"t".parse().unwrap(),
+            signing_key: Some(&SigningKey::generate([7; 32]).unwrap()),
+            learnt: Some(learnt),
+        })
+    }
+
+    #[test]
+    fn the_repacked_image_is_the_one_that_was_pushed_with_gzip() {
+        let (stored, twin, config) = (zstd(), twin(), config());
+        let needed: Vec<&Digest> = needs_repacking(&stored).into_iter().map(|layer| &layer.digest).collect();
+        assert_eq!(needed, [&digest("zstd")]);
+        assert!(needs_repacking(&twin).is_empty());
+        let config = Some(config.as_bytes());
+        let derived = with_source(&stored, config, &learnt("archive 1"), repacked).unwrap();
+        assert_eq!((derived.bytes, derived.format), (twin.bytes().clone(), Format::Oci));
+        for target in [Format::Schema1, Format::Schema2] {
+            let cell = cell_for(&stored, target).unwrap();
+            let derived = with_source(&stored, config, &learnt("archive 1"), cell).unwrap();
+            assert_eq!(derived, with_source(&twin, config, &Learnt::default(), cell).unwrap(), "{target}");
+        }
+    }
+
+    #[test]
+    fn dockers_zstd_type_becomes_dockers_gzip_type() {
+        let gzip = layer(&format!("{DOCKER}gzip"), "gzip 2", 8, "");
+        let first = layer(&format!("{DOCKER}zstd"), "zstd", 9, "");
+        let stored = manifest(Format::Schema2, &[first.clone(), gzip, first]);
+        let derived = with_source(&stored, Some(config().as_bytes()), &learnt("archive 1"), repacked).unwrap();
+        let Content::Image(image) = Manifest::parse(derived.bytes).unwrap().content().clone() else { panic!() };
+        let found: Vec<(String, u64)> =
+            image.layers.iter().map(|layer| (layer.digest.to_string(), layer.size)).collect();
+        let [one, two] = ["gzip 1", "gzip 2"].map(|blob| digest(blob).to_string());
+        assert_eq!(found, [(one.clone(), 7), (two, 8), (one, 7)]);
+        assert!(image.layers.iter().all(|layer| layer.media_type == format!("{DOCKER}gzip")));
+    }
+
+    #[test]
+    fn another_archive_than_the_config_names_is_refused() {
+        let (stored, config) = (zstd(), config());
+        let refusal = with_source(&stored, Some(config.as_bytes()), &learnt("other"), repacked).unwrap_err();
+        assert!(matches!(refusal, Untranslatable::DiffId { position: 1, .. }), "{refusal}");
+        let refusal = with_source(&stored, None, &learnt("archive 1"), repacked).unwrap_err();
+        assert_eq!(refusal, Untranslatable::ConfigMissing);
+        let refusal = with_source(&stored, Some(b"{}"), &learnt("archive 1"), repacked).unwrap_err();
+        assert!(matches!(refusal, Untranslatable::ConfigMismatch { .. }), "{refusal}");
+    }
+
+    #[test]
+    fn a_zstd_layer_of_schema_1_is_upgraded_with_what_stands_for_it() {
+        let entry = json::string(&format!(r#"{{"id":"{}","os":"linux"}}"#, "ab".repeat(32)));
+        let text = format!(
+            r#"{{"schemaVersion":1,"name":"n","tag":"t","architecture":"amd64","fsLayers":[{{"blobSum":"{}"}}],"history":[{{"v1Compatibility":{entry}}}]}}"#,
+            digest("zstd")
+        );
+        let stored = Manifest::parse(text.into()).unwrap();
+        let facts = LayerFacts { diff_id: digest("archive 1"), size: 9, compression: Compression::Zstd };
+        let learnt = Learnt { facts: [(digest("zstd"), facts)].into(), ..learnt("archive 1") };
+        let derived = with_source(&stored, None, &learnt, upgrade_for(&stored, Format::Schema2).unwrap()).unwrap();
+        let Content::Image(image) = Manifest::parse(derived.bytes).unwrap().content().clone() else { panic!() };
+        assert_eq!((&image.layers[0].digest, image.layers[0].size), (&digest("gzip 1"), 7));
+    }
+}
