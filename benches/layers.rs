@@ -73,8 +73,8 @@ fn pieces(blob: &Bytes) -> impl futures_util::Stream<Item = std::io::Result<Byte
 }
 
 fn main() {
-    let mebibytes = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(256);
-    let archive = content(mebibytes * MEBIBYTE);
+    let mebibytes = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(256_u32);
+    let archive = content(usize::try_from(mebibytes).unwrap() * MEBIBYTE);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let workers = Workers::new(Workers::default_at_once(), Bounds::default());
     let folder = tempfile::tempdir().unwrap();
@@ -83,7 +83,7 @@ fn main() {
         std::fs::write(&path, bytes).unwrap();
         path.display().to_string()
     };
-    let speed = |taken: Duration| archive.len() as f64 / MEBIBYTE as f64 / taken.as_secs_f64();
+    let speed = |taken: Duration| f64::from(mebibytes) / taken.as_secs_f64();
 
     let gzip = Bytes::from(packed("gzip -6", &archive));
     let (file, digest) = (write("layer.gz", &gzip), Digest::sha256(&gzip));

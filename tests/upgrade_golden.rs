@@ -79,7 +79,9 @@ fn every_config_is_the_one_that_docker_makes() {
 fn what_docker_refuses_is_refused_before_any_layer_is_read() {
     let mut compared = 0;
     for name in names() {
-        let Some(words) = read(&name, "refused") else { continue };
+        if read(&name, "refused").is_none() {
+            continue;
+        }
         let refusal = translate::layers_read(&stored(&name)).unwrap_err();
         let reason = match &refusal {
             Untranslatable::V1 { .. } => refusal.to_string(),
@@ -88,7 +90,6 @@ fn what_docker_refuses_is_refused_before_any_layer_is_read() {
         for target in [Format::Schema2, Format::Oci] {
             assert_eq!(upgraded(&stored(&name), &learnt(&name), target), Err(refusal.clone()), "{name}: {reason}");
         }
-        println!("{name}: {reason} / {}", String::from_utf8_lossy(&words));
         compared += 1;
     }
     assert!(compared > 10, "{compared}");

@@ -22,6 +22,7 @@ mod replicas;
 mod signature;
 mod stored_schema1;
 mod tokens;
+mod upgrade_oracles;
 mod upstream_tls;
 
 mod disguise;
