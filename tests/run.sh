@@ -22,7 +22,7 @@ tools=$!
 trap '[[ -z "$tools" ]] || kill "$tools" || true; rm -f "$log"' EXIT
 
 section 'Debian packages'
-tests/packages.sh build-essential curl openssl nghttp2-client docker-registry skopeo podman buildah containerd docker.io python3-venv \
+tests/packages.sh build-essential curl openssl nghttp2-client docker-registry skopeo zstd podman buildah containerd docker.io python3-venv \
     exfat-fuse exfatprogs squid bsdutils systemd prometheus chromium
 # A node of another origin brings its own npm, which Debian's would be at odds with.
 command -v npm >/dev/null || tests/packages.sh nodejs npm

@@ -318,6 +318,7 @@ impl BoundsArguments {
     /// The bounds that these say.
     pub const fn bounds(&self) -> Bounds {
         Bounds {
+            layers_bytes_max: Some(Bounds::LAYERS_BYTES_MAX),
             documents_bytes_max: Some(self.store_max_size),
             recipes_max: self.store_max_recipes,
             recipe_age_max: self.recipe_max_age,

@@ -19,7 +19,7 @@ use crate::store::memory::{Completeness, Dish, Handed, Kept, LastUse};
 use crate::store::{Claim, RECIPES_MAX, Recipe, StoreFailure};
 use crate::translate::index::Shape;
 use crate::translate::sign::SigningKey;
-use crate::translate::{self, Cell, Derived, Source, Untranslatable};
+use crate::translate::{self, Cell, Derived, LayerPolicy, Source, Untranslatable};
 use crate::upstream::{Asked, Caller, Failure, Remembered, continued};
 
 use super::Gateway;
@@ -249,7 +249,12 @@ impl Gateway {
         let held = self.shared.store.document(&recipe.scope(), &recipe.derived, self.shared.edition).await.ok()?;
         let found = held.document()?;
         self.shared.store.note_use_of(&found).await;
-        let derived = Derived { bytes: found.document.bytes, digest: recipe.derived.clone(), format: recipe.target };
+        let derived = Derived {
+            bytes: found.document.bytes,
+            digest: recipe.derived.clone(),
+            format: recipe.target,
+            blobs: Vec::new(),
+        };
         Some(self.remember_kept(derived, recipe, Completeness::Whole).await)
     }
 
@@ -309,6 +314,8 @@ impl Gateway {
             derived: derived.digest.clone(),
             shape: order.shape,
             signing_key: key.map(|key| key.key_id().to_owned()),
+            layers: LayerPolicy::Stored,
+            gzip_layers: Vec::new(),
         };
         Ok((derived, recipe, completeness))
     }
@@ -332,6 +339,7 @@ impl Gateway {
                 repository: &order.repository,
                 tag: &order.tag,
                 signing_key: key.as_deref(),
+                learnt: None,
             })
         };
         let derived = tokio::task::spawn_blocking(work).await.map_err(|_| Obstacle::Internal)?;
@@ -435,7 +443,7 @@ fn under_payload_digest(source: &Source<'_>) -> Result<Derived, Untranslatable> 
     let manifest = source.manifest;
     let key = source.signing_key.ok_or(Untranslatable::SigningKeyMissing)?;
     let bytes = translate::signed(manifest, key);
-    Ok(Derived { bytes, digest: manifest.digest().clone(), format: Format::Schema1 })
+    Ok(Derived { bytes, digest: manifest.digest().clone(), format: Format::Schema1, blobs: Vec::new() })
 }
 
 /// A schema 1 without signatures. It is given one before it goes out, because every client that reads schema 1 wants the

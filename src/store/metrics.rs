@@ -53,6 +53,7 @@ impl Metrics {
             ("recipe", swept.recipes),
             ("document", own),
             ("document_of_older_edition", swept.documents_of_older_editions),
+            ("layer", swept.layers),
             ("leftover", swept.leftovers),
         ];
         for (kind, number) in kinds {

@@ -26,6 +26,7 @@ mod sockets;
 mod stored_schema1;
 mod tls;
 mod tokens;
+mod upgrade_oracles;
 mod upstream_tls;
 
 mod browser;
