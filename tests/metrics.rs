@@ -355,7 +355,7 @@ fn every_file(folder: &Path) -> Vec<PathBuf> {
 async fn overflows(seen: &mut Seen) -> String {
     let (upstream, gateway, _) = stage(Setup::default().cache_bytes(16 << 10)).await;
     let day = Duration::from_secs(24 * 3600);
-    let bounds = Bounds { documents_bytes_max: Some(1), recipes_max: 1, recipe_age_max: day };
+    let bounds = Bounds { documents_bytes_max: Some(1), recipes_max: 1, recipe_age_max: day, ..Bounds::default() };
     let tending = tokio::spawn(gateway.service().shared().clone().tend_store(bounds));
     for series in ["cache_evictions_total{cache=\"manifest\"}", "store_removed_objects_total{kind=\"document\"}"] {
         let mut number = 0;
