@@ -21,10 +21,11 @@ use crate::config::{LogFormat, ServeArguments, unknown_variables};
 use crate::gateway::service::ServiceOptions;
 use crate::gateway::{Service, StartError};
 use crate::server::Listener;
+use crate::server::limits::Places;
 use crate::server::tls::{HANDSHAKE_TIMEOUT, Tls, TlsOptions};
 use crate::{admin, server};
 
-use super::{CommandLine, Commands, Failure, log, reload};
+use super::{CommandLine, Commands, Failure, limits, log, reload};
 
 /// How many connections may wait to be accepted, if the kernel allows as many: a fleet that is told to pull opens them all
 /// at once, and one that finds no place tries again after a second at the earliest.
@@ -66,17 +67,20 @@ async fn serve(arguments: ServeArguments, options: ServiceOptions, again: reload
     let (upstreams, store) = (origins(&options), options.shared.store.clone());
     let service = Service::start(options).map_err(in_words_of_the_flag)?;
 
+    let connections = server::Metrics::default();
+    let places = Places::new(limits::limits(&arguments), connections.clone());
     let stop = CancellationToken::new();
     let running = TaskTracker::new();
     for listener in listeners {
         let address = listener.local_addr()?;
         tracing::info!(%address, upstreams, %store, "listening");
-        let listener = Listener::new(listener, tls.clone());
+        let listener = Listener::new(listener, tls.clone()).within(places.clone());
         running.spawn(server::serve(listener, Arc::clone(&service), stop.clone().cancelled_owned()));
     }
     tracing::info!(address = %admin.local_addr()?, "admin listening");
     let mut registry = Registry::with_prefix("schemabridge");
     service.shared().register_metrics(&mut registry);
+    connections.register(&mut registry);
     let reloads = reload::Metrics::default();
     reloads.register(&mut registry);
     let operated = Arc::new((registry, Arc::clone(&service)));

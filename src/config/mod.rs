@@ -7,6 +7,7 @@ mod door;
 mod environment;
 pub mod file;
 mod keys;
+pub mod limits;
 mod mistake;
 pub mod tables;
 pub mod tls;
@@ -39,6 +40,7 @@ pub use environment::{docker_config, unknown_variables};
 use environment::{platform_settings, registry_proxy, state_directory};
 use file::File;
 pub use keys::{documentation, flags_in_force};
+use limits::{LimitArguments, RequestArguments};
 pub use mistake::one_line;
 use tables::{BlobCacheTable, UpstreamTable};
 use tls::TlsArguments;
@@ -62,6 +64,10 @@ pub struct ServeArguments {
     /// Who may come in.
     #[command(flatten)]
     pub door: DoorArguments,
+
+    /// How much clients may have.
+    #[command(flatten)]
+    pub limits: LimitArguments,
 
     /// Where the operator connects: /livez, /readyz, /metrics and /refresh
     #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001", value_parser = values::address)]
@@ -118,7 +124,15 @@ impl ServeArguments {
         let store = (gateway.store.store.clone(), gateway.store.store_endpoint.clone(), bounds);
         let memory = (gateway.cache_size, gateway.signing_key.clone(), file.tables.blob_cache.clone());
         let connections = (self.listen.clone(), self.tls.files().ok(), self.admin_listen);
-        (connections, store, memory, self.log_format, self.log_level)
+        (
+            connections,
+            self.limits.clone(),
+            gateway.requests.start_only(),
+            store,
+            memory,
+            self.log_format,
+            self.log_level,
+        )
     }
 }
 
@@ -213,6 +227,10 @@ pub struct GatewayArguments {
     /// The key that signs schema 1: a P-256 private key in PEM [default: made once and kept in the store]
     #[arg(long, env = "SCHEMABRIDGE_SIGNING_KEY", value_name = "FILE")]
     pub signing_key: Option<PathBuf>,
+
+    /// What a request may ask of the gateway.
+    #[command(flatten)]
+    pub requests: RequestArguments,
 
     /// How long a connection to the upstream may take to be made
     #[arg(long, env = "SCHEMABRIDGE_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
@@ -384,6 +402,7 @@ impl GatewayArguments {
             store: self.store.location()?,
             cache_bytes: self.cache_size,
             blob_cache: file.tables.blob_cache.as_ref().map(BlobCacheTable::options),
+            manifests: self.requests.manifests(),
             signing_key: self.signing_key.as_ref().map(|file| signing_key(file).map(Arc::new)).transpose()?,
             ..SharedOptions::default()
         };
@@ -449,6 +468,7 @@ impl GatewayArguments {
             answer_timeout: self.answer_timeout,
             idle_timeout: self.idle_timeout,
             document_timeout: self.document_timeout,
+            uploads: self.requests.uploads(),
             token_realms: self.token_realm.clone(),
             redirects: self.redirects.into(),
             redirect_hosts: self.redirect_hosts.clone(),

@@ -30,6 +30,7 @@ mod rules;
 pub mod service;
 mod shared;
 mod token;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -58,6 +59,7 @@ pub use rules::{RepositoryRules, SingleNames};
 pub use service::Service;
 pub(crate) use shared::random_bytes;
 pub use shared::{Shared, SharedOptions, StartError};
+pub use turns::ManifestLimits;
 
 /// Every answer says that this is a registry of the second protocol version: Docker 1.6 to 1.9 go by it.
 const API_VERSION: (HeaderName, HeaderValue) =

@@ -14,13 +14,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::store::fault_point::{self, FaultPoint};
 
-use super::{HEAD_BYTES_MAX, HEADER_TIMEOUT, HEADERS_MAX};
+use super::idle::{Requests, Watch};
+use super::limits::{Limits, Place, Places};
 
 /// A connection to a client.
 pub(super) struct Connection<Answer> {
     pub(super) peer: SocketAddr,
     pub(super) answer: Answer,
     pub(super) watcher: Watcher,
+    pub(super) places: Places,
+    /// Taken until its end.
+    pub(super) _place: Place,
 }
 
 impl<Answer> Connection<Answer> {
@@ -32,28 +36,37 @@ impl<Answer> Connection<Answer> {
     ) where
         Answer: Fn(Request<Incoming>, SocketAddr) -> Answered + Send + 'static,
         Answered: Future<Output = Response<Body>> + Send + 'static,
-        Body: http_body::Body<Data = Bytes> + Send + 'static,
+        Body: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
         Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Self { peer, answer, watcher } = self;
+        let Self { peer, answer, watcher, places, _place } = self;
+        let watch = Watch::new(*places.limits(), Requests::InTurn);
+        let (stream, requests) = (watch.over(stream), watch.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().extend(extensions.clone());
-            let answered = answer(request, peer);
-            async move { Ok::<_, Infallible>(answered.await) }
+            let (underway, answered) = (requests.begin(), answer(request, peer));
+            async move { Ok::<_, Infallible>(underway.answered(answered.await)) }
         });
-        if let Err(error) = watcher.watch(http().serve_connection(TokioIo::new(stream), service)).await {
-            tracing::debug!(%peer, %error, "a connection ended early");
+        let served = watcher.watch(http(places.limits()).serve_connection(TokioIo::new(stream), service));
+        match watch.until_overdue(served).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection ended early"),
+            Err(overdue) => {
+                places.metrics().cut(overdue);
+                tracing::debug!(%peer, reason = overdue.words(), "a connection was cut");
+            }
         }
         fault_point::reach(FaultPoint::AnswerSent).await;
     }
 }
 
-fn http() -> http1::Builder {
+fn http(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    // The library's own time for a head runs while a connection is idle too, so it could be no shorter than that.
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_BYTES_MAX);
+        .header_read_timeout(None)
+        .max_headers(limits.headers)
+        .max_buf_size(limits.head_bytes);
     builder
 }

@@ -3,7 +3,10 @@
 //! Who binds and who stops is the caller's business: [`serve`] takes a listener and a future that says when to stop.
 
 mod connection;
+mod idle;
+pub mod limits;
 mod listener;
+mod metrics;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -22,13 +25,8 @@ use crate::gateway::Service;
 
 use connection::Connection;
 pub use listener::Listener;
+pub use metrics::Metrics;
 
-/// How long the head of a request may take to arrive.
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many headers a request may have.
-pub const HEADERS_MAX: usize = 128;
-/// How many bytes the head of a request may have.
-pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long answers under way may take to finish after the stop was asked for.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait after the system refused a connection, for lack of descriptors as a rule.
@@ -51,10 +49,10 @@ pub async fn serve_with<Answer, Answered, Body>(
 ) where
     Answer: Fn(Request<Incoming>, SocketAddr) -> Answered + Clone + Send + 'static,
     Answered: Future<Output = Response<Body>> + Send + 'static,
-    Body: http_body::Body<Data = Bytes> + Send + 'static,
+    Body: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Listener { socket, tls } = listener.into();
+    let Listener { socket, tls, places } = listener.into();
     let (connections, handshakes) = (GracefulShutdown::new(), CancellationToken::new());
     let mut shutdown = pin!(shutdown);
     loop {
@@ -69,7 +67,18 @@ pub async fn serve_with<Answer, Answered, Body>(
                 }
             },
         };
-        let connection = Connection { peer, answer: answer.clone(), watcher: connections.watcher() };
+        let place = tokio::select! {
+            () = &mut shutdown => break,
+            place = places.take(Some(peer.ip())) => place,
+        };
+        let Some(place) = place else { continue };
+        let connection = Connection {
+            peer,
+            answer: answer.clone(),
+            watcher: connections.watcher(),
+            places: places.clone(),
+            _place: place,
+        };
         let (stream, handshakes) = (prepared(stream), handshakes.clone());
         let Some(tls) = tls.clone() else {
             tokio::spawn(connection.serve(stream, Extensions::new()));
