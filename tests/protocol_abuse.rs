@@ -1,5 +1,8 @@
 //! What a client must not do with the form of its requests, written byte by byte.
 
+use std::time::Duration;
+
+use schemabridge::server::limits::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -13,18 +16,21 @@ const HIDDEN: &str = "GET /v2/hidden/tags/list HTTP/1.1\r\nHost: x\r\n\r\n";
 
 async fn stage() -> (Upstream, Gateway) {
     let (upstream, _) = Upstream::with_app().await;
-    let gateway = Setup::default().push().before(&upstream).await;
+    // A connection that stays open after its answer ends soon.
+    let limits = Limits { keep_alive_timeout: Duration::from_millis(500), ..Limits::default() };
+    let gateway = Setup::default().push().within(limits).before(&upstream).await;
     (upstream, gateway)
 }
 
-/// Sends this, then half-closes, and reads all that comes back.
+/// Sends this and reads all that comes back until the end of the connection.
 async fn answers(gateway: &Gateway, request: &str) -> String {
     String::from_utf8_lossy(&raw(gateway.address(), request.as_bytes()).await).into_owned()
 }
 
-/// Each is refused, and the connection ends before what is hidden behind it can be taken for a request.
+/// Each is refused, or read in the one way that RFC 9112 names (6.3: chunks go before a length) and written anew; and the
+/// connection ends before what is hidden behind it can be taken for a request.
 #[tokio::test]
-async fn what_could_be_read_in_two_ways_is_400_and_the_end() {
+async fn what_could_be_read_in_two_ways_is_400_or_read_in_one_and_the_end() {
     let (upstream, gateway) = stage().await;
     let chunked = "0\r\n\r\n";
     for (form, head, body) in [
@@ -52,9 +58,14 @@ async fn what_could_be_read_in_two_ways_is_400_and_the_end() {
             let target = "/v2/app/blobs/uploads/1";
             let got =
                 answers(&gateway, &format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{head}\r\n{body}{HIDDEN}")).await;
-            assert!(got.starts_with("HTTP/1.1 400"), "{form}, {method}: {got}");
+            let is_read = head.contains("Content-Length") && head.contains("Transfer-Encoding");
+            assert!(is_read || got.starts_with("HTTP/1.1 400"), "{form}, {method}: {got}");
             assert_eq!(got.matches("HTTP/1.1 ").count(), 1, "{form}, {method}: {got}");
-            assert!(upstream.requests().is_empty(), "{form}, {method}: {:?}", upstream.lines());
+            assert!(upstream.requests_to("*", "/v2/hidden/*").is_empty(), "{form}, {method}: {:?}", upstream.lines());
+            for request in upstream.requests() {
+                let framings = ["content-length", "transfer-encoding"].map(|name| request.header(name).is_some());
+                assert!(is_read && framings != [true, true] && request.body.is_empty(), "{form}: {}", request.line());
+            }
         }
     }
 }

@@ -226,6 +226,7 @@ fn code_of(status: StatusCode) -> &'static str {
         403 => "DENIED",
         404 => "MANIFEST_UNKNOWN",
         405 | 406 => "UNSUPPORTED",
+        413 => "SIZE_INVALID",
         429 => "TOOMANYREQUESTS",
         502..=504 => "UNAVAILABLE",
         _ => "UNKNOWN",
