@@ -1,7 +1,7 @@
 //! How much clients may have of the process: connections, and time.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,8 +23,6 @@ pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const HEADERS_MAX: usize = 128;
 /// How many bytes the head of a request may have.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// The least that one may have: no request of a container client is larger than this.
-pub const HEAD_BYTES_MIN: usize = 8 * 1024;
 
 /// Files that are not connections of clients: the store, the log, connections to upstreams that are kept.
 const OTHER_FILES: usize = 256;
@@ -93,14 +91,19 @@ struct Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Address {
     V4([u8; 4]),
-    V6Network([u8; 8]),
+    V6Network(u128),
 }
 
 /// A place for one connection, which is free again when this is dropped.
 pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+/// A connection that is counted until this is dropped.
+struct Counted {
     shared: Arc<Shared>,
     address: Option<Address>,
-    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Default for Places {
@@ -139,21 +142,16 @@ impl Places {
             }
             *of_address += 1;
         }
-        // From here on, dropping it gives back what the address took.
-        let mut place = Place { shared: Arc::clone(&self.0), address, _permit: None };
+        // Who goes away while it waits gives back what its address took.
+        let counted = Counted { shared: Arc::clone(&self.0), address };
         self.0.metrics.opened();
-        place._permit = match Arc::clone(&self.0.free).try_acquire_owned() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                self.0.metrics.waited();
-                tracing::warn!(
-                    connections = self.0.limits.connections,
-                    "as many connections are open as may be: the next waits until one ends"
-                );
-                Arc::clone(&self.0.free).acquire_owned().await.ok()
-            }
-        };
-        Some(place)
+        let free = Arc::clone(&self.0.free);
+        if free.available_permits() == 0 {
+            self.0.metrics.waited();
+            let connections = self.0.limits.connections;
+            tracing::warn!(connections, "as many connections are open as may be: the next waits until one ends");
+        }
+        Some(Place { _permit: free.acquire_owned().await.ok()?, _counted: counted })
     }
 }
 
@@ -163,7 +161,7 @@ impl Shared {
     }
 }
 
-impl Drop for Place {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.shared.metrics.closed();
         let Some(address) = self.address else { return };
@@ -181,14 +179,9 @@ impl Address {
     fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.octets()),
-            IpAddr::V6(address) => Self::V6Network(network(address)),
+            IpAddr::V6(address) => Self::V6Network(u128::from(address) >> 64),
         }
     }
-}
-
-fn network(address: Ipv6Addr) -> [u8; 8] {
-    let [a, b, c, d, e, f, g, h, ..] = address.octets();
-    [a, b, c, d, e, f, g, h]
 }
 
 #[cfg(test)]
@@ -200,36 +193,36 @@ mod tests {
         Places::new(limits, Metrics::default())
     }
 
-    fn address(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
     #[tokio::test]
     async fn an_address_is_a_64_of_ipv6_and_the_same_within_it() {
         let places = places(100, Some(1));
-        let _first = places.take(address("2001:db8::1")).await.unwrap();
-        assert!(places.take(address("2001:db8::ffff:0:1")).await.is_none());
-        let _beside = places.take(address("2001:db8:0:1::1")).await.unwrap();
-        let _four = places.take(address("192.0.2.1")).await.unwrap();
-        assert!(places.take(address("::ffff:192.0.2.1")).await.is_none());
+        let _first = places.take(Some(address("2001:db8::1"))).await.unwrap();
+        assert!(places.take(Some(address("2001:db8::ffff:0:1"))).await.is_none());
+        let _beside = places.take(Some(address("2001:db8:0:1::1"))).await.unwrap();
+        let _four = places.take(Some(address("192.0.2.1"))).await.unwrap();
+        assert!(places.take(Some(address("::ffff:192.0.2.1"))).await.is_none());
     }
 
     #[tokio::test]
     async fn what_has_no_address_counts_only_among_all() {
         let places = places(3, Some(1));
-        let _three = [places.take(None).await.unwrap(), places.take(None).await.unwrap(), places.take(None).await];
+        let _three = [places.take(None).await, places.take(None).await, places.take(None).await];
         assert_eq!(places.0.free.available_permits(), 0);
     }
 
     #[tokio::test]
     async fn a_place_that_is_given_back_is_free_and_forgotten() {
         let places = places(1, Some(1));
-        drop(places.take(address("192.0.2.1")).await.unwrap());
+        drop(places.take(Some(address("192.0.2.1"))).await.unwrap());
         assert!(places.0.taken().is_empty());
-        let held = places.take(address("192.0.2.1")).await.unwrap();
+        let held = places.take(Some(address("192.0.2.1"))).await.unwrap();
         let waiting = tokio::spawn({
             let places = places.clone();
-            async move { places.take(address("192.0.2.2")).await.is_some() }
+            async move { places.take(Some(address("192.0.2.2"))).await.is_some() }
         });
         drop(held);
         assert!(waiting.await.unwrap());

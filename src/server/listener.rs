@@ -19,6 +19,7 @@ impl Listener {
     }
 
     /// The same, whose connections have these places: those of its own otherwise.
+    #[must_use]
     pub fn within(self, places: Places) -> Self {
         Self { places, ..self }
     }
