@@ -4,6 +4,7 @@ mod check_config;
 mod client_config;
 mod explain;
 mod healthcheck;
+mod limits;
 mod log;
 mod operator;
 mod process;

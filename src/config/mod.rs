@@ -9,6 +9,7 @@ mod environment;
 pub mod file;
 mod keys;
 pub mod lifecycle;
+pub mod limits;
 mod listen;
 mod mistake;
 pub mod systemd;
@@ -45,6 +46,7 @@ use environment::{platform_settings, registry_proxy, state_directory};
 use file::File;
 pub use keys::{documentation, flags_in_force};
 use lifecycle::LifecycleArguments;
+use limits::{LimitArguments, RequestArguments};
 pub use listen::{InvalidListenAddress, ListenAddress};
 pub use mistake::one_line;
 use tables::{BlobCacheTable, UpstreamTable};
@@ -81,6 +83,10 @@ pub struct ServeArguments {
     /// Who may come in.
     #[command(flatten)]
     pub door: DoorArguments,
+
+    /// How much clients may have.
+    #[command(flatten)]
+    pub limits: LimitArguments,
 
     /// Where the operator connects, written likewise: the page, /api/clients, /api/status, /livez, /readyz, /startupz,
     /// /metrics and /refresh. The socket that systemd passes as `admin` stands in its place
@@ -148,7 +154,8 @@ impl ServeArguments {
         let memory = (gateway.cache_size, gateway.signing_key.clone(), file.tables.blob_cache.clone());
         let connections = (self.listen.clone(), self.tls.files().ok(), self.lifecycle.clone());
         let operator = (self.admin_listen.clone(), self.admin.clone());
-        (connections, operator, store, memory, self.log_format, self.log_level, self.telemetry.clone())
+        let log = (self.log_format, self.log_level, self.telemetry.clone());
+        (connections, operator, self.limits.clone(), gateway.requests.start_only(), store, memory, log)
     }
 }
 
@@ -244,6 +251,10 @@ pub struct GatewayArguments {
     /// The key that signs schema 1: a P-256 private key in PEM [default: made once and kept in the store]
     #[arg(long, env = "SCHEMABRIDGE_SIGNING_KEY", value_name = "FILE")]
     pub signing_key: Option<PathBuf>,
+
+    /// What a request may ask of the gateway.
+    #[command(flatten)]
+    pub requests: RequestArguments,
 
     /// How long a connection to the upstream may take to be made
     #[arg(long, env = "SCHEMABRIDGE_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
@@ -416,6 +427,7 @@ impl GatewayArguments {
             store: self.store.location()?,
             cache_bytes: self.cache_size,
             blob_cache: file.tables.blob_cache.as_ref().map(BlobCacheTable::options),
+            manifests: self.requests.manifests(),
             signing_key: self.signing_key.as_ref().map(|file| signing_key(file).map(Arc::new)).transpose()?,
             ..SharedOptions::default()
         };
@@ -481,6 +493,7 @@ impl GatewayArguments {
             answer_timeout: self.answer_timeout,
             idle_timeout: self.idle_timeout,
             document_timeout: self.document_timeout,
+            uploads: self.requests.uploads(),
             token_realms: self.token_realm.clone(),
             redirects: self.redirects.into(),
             redirect_hosts: self.redirect_hosts.clone(),

@@ -48,6 +48,9 @@ pub(super) enum Obstacle {
     Store(#[from] StoreFailure),
     #[error("{0}")]
     SigningKey(String),
+    /// As many are worked on as may be.
+    #[error("too many manifests are being worked on at this moment")]
+    Busy { seconds: u64 },
     #[error("a task of the gateway ended without an answer")]
     Internal,
 }
@@ -60,6 +63,7 @@ impl From<Obstacle> for Fault {
             Obstacle::Untranslatable(words) => Self::Unacceptable(words),
             Obstacle::Unkept { failure, .. } | Obstacle::Store(failure) => Self::Store(failure),
             Obstacle::SigningKey(words) => Self::SigningKey(words),
+            Obstacle::Busy { seconds } => Self::Busy(seconds),
             Obstacle::Internal => Self::Internal,
         }
     }
@@ -140,6 +144,20 @@ impl Gateway {
         }
     }
 
+    /// The same for one that no other document asks for: where it is not remembered, it waits for its turn.
+    pub(super) async fn stored_in_turn(
+        self: &Arc<Self>,
+        caller: &Caller,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Arc<Manifest>, Obstacle> {
+        if let Some(manifest) = self.memory.stored(repository, digest).await {
+            return Ok(manifest);
+        }
+        let _turn = self.shared.turns.take().await?;
+        self.stored(caller, repository, digest).await
+    }
+
     async fn read_stored(
         &self,
         caller: &Caller,
@@ -200,7 +218,11 @@ impl Gateway {
 
     /// Makes a document, unless another replica is at it and comes to an end in time: then its bytes are ours.
     async fn cook_among_replicas(self: &Arc<Self>, order: Order) -> Result<Arc<Kept>, Obstacle> {
-        if !self.shared.store.is_durable() || order.part == Part::Child {
+        if order.part == Part::Child {
+            return self.cook_and_keep(order).await;
+        }
+        let _turn = self.shared.turns.take().await?;
+        if !self.shared.store.is_durable() {
             return self.cook_and_keep(order).await;
         }
         let claim = order.dish().key(&self.options.upstream_name, self.shared.edition);

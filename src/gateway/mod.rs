@@ -34,6 +34,7 @@ pub mod service;
 mod shared;
 pub mod standing;
 mod token;
+mod turns;
 
 use std::sync::Arc;
 
@@ -65,6 +66,7 @@ pub use rules::{RepositoryRules, SingleNames};
 pub use service::Service;
 pub(crate) use shared::random_bytes;
 pub use shared::{Shared, SharedOptions, StartError};
+pub use turns::ManifestLimits;
 
 /// Every answer says that this is a registry of the second protocol version: Docker 1.6 to 1.9 go by it.
 const API_VERSION: (HeaderName, HeaderValue) =

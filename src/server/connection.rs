@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Extensions, Request, Response};
@@ -16,17 +17,22 @@ use tokio::net::TcpStream;
 use crate::gateway::Peer;
 use crate::store::fault_point::{self, FaultPoint};
 
+use super::http2;
+use super::idle::{Requests, Watch};
+use super::limits::{Limits, Place, Places};
 use super::listener::Accepted;
 use super::opening::{self, Opening};
 use super::stop::Stop;
 use super::tls::Tls;
-use super::{HEAD_BYTES_MAX, HEADER_TIMEOUT, HEADERS_MAX, http2};
 
 /// A connection to a client.
 pub(super) struct Connection<Answer> {
     pub(super) peer: Peer,
     pub(super) answer: Answer,
     pub(super) watcher: Watcher,
+    pub(super) places: Places,
+    /// Taken until its end.
+    pub(super) _place: Place,
 }
 
 /// The HTTP that is spoken on a connection.
@@ -36,6 +42,16 @@ pub(super) enum Protocol {
     Http1,
     /// HTTP/2.
     Http2,
+}
+
+impl Protocol {
+    /// How requests share a connection.
+    const fn requests(self) -> Requests {
+        match self {
+            Self::Http1 => Requests::InTurn,
+            Self::Http2 => Requests::Together,
+        }
+    }
 }
 
 /// A connection on which requests may come.
@@ -53,7 +69,7 @@ impl<Answer> Connection<Answer> {
     where
         Answer: Fn(Request<Incoming>, Peer) -> Answered + Send + 'static,
         Answered: Future<Output = Response<Body>> + Send + 'static,
-        Body: http_body::Body<Data = Bytes> + Send + 'static,
+        Body: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
         Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let peer = self.peer;
@@ -61,11 +77,13 @@ impl<Answer> Connection<Answer> {
             (Accepted::Unix(stream), _) => {
                 self.serve(Ready { stream, protocol: Protocol::Http1, extensions: Extensions::new() }).await;
             }
-            (Accepted::Network(stream), None) => match stop.until_closing(plain(stream)).await {
-                Some(Ok(Some(ready))) => self.serve(ready).await,
-                Some(Err(error)) => tracing::debug!(%peer, %error, "a connection ended before a request"),
-                Some(Ok(None)) | None => {}
-            },
+            (Accepted::Network(stream), None) => {
+                match stop.until_closing(plain(stream, self.places.limits().header_timeout)).await {
+                    Some(Ok(Some(ready))) => self.serve(ready).await,
+                    Some(Err(error)) => tracing::debug!(%peer, %error, "a connection ended before a request"),
+                    Some(Ok(None)) | None => {}
+                }
+            }
             (Accepted::Network(stream), Some(tls)) => match stop.until_closing(secure(stream, &tls)).await {
                 Some(Ok(ready)) => self.serve(ready).await,
                 Some(Err(error)) => tracing::debug!(%peer, %error, "a TLS connection did not come about"),
@@ -80,35 +98,44 @@ impl<Answer> Connection<Answer> {
         Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         Answer: Fn(Request<Incoming>, Peer) -> Answered + Send + 'static,
         Answered: Future<Output = Response<Body>> + Send + 'static,
-        Body: http_body::Body<Data = Bytes> + Send + 'static,
+        Body: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
         Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Self { peer, answer, watcher } = self;
+        let Self { peer, answer, watcher, places, _place } = self;
         let Ready { stream, protocol, extensions } = ready;
+        let watch = Watch::new(*places.limits(), protocol.requests());
+        let (stream, requests) = (TokioIo::new(watch.over(stream)), watch.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().extend(extensions.clone());
-            let answered = answer(request, peer);
+            let (underway, answered) = (requests.begin(), answer(request, peer));
             // HTTP/1 keeps room for one of these on every connection, idle or not, and they are large.
-            Box::pin(async move { Ok::<_, Infallible>(answered.await) })
+            Box::pin(async move { Ok::<_, Infallible>(underway.answered(answered.await)) })
         });
-        let stream = TokioIo::new(stream);
         let ended = match protocol {
-            Protocol::Http1 => watcher.watch(http1().serve_connection(stream, service)).await,
+            Protocol::Http1 => {
+                let served = watcher.watch(http1(places.limits()).serve_connection(stream, service));
+                watch.until_overdue(served).await
+            }
             Protocol::Http2 => {
                 let builder = http2::Settings::DEFAULT.builder();
-                watcher.watch(builder.serve_connection(stream, service)).await
+                watch.until_overdue(watcher.watch(builder.serve_connection(stream, service))).await
             }
         };
-        if let Err(error) = ended {
-            tracing::debug!(%peer, %error, "a connection ended early");
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection ended early"),
+            Err(overdue) => {
+                places.metrics().cut(overdue);
+                tracing::debug!(%peer, reason = overdue.words(), "a connection was cut");
+            }
         }
         fault_point::reach(FaultPoint::AnswerSent).await;
     }
 }
 
 /// A client of plain HTTP, when it has begun. One that begins TLS is told so.
-async fn plain(stream: TcpStream) -> io::Result<Option<Ready<TcpStream>>> {
-    let opening = tokio::time::timeout(HEADER_TIMEOUT, Opening::of(&stream)).await??;
+async fn plain(stream: TcpStream, header_timeout: Duration) -> io::Result<Option<Ready<TcpStream>>> {
+    let opening = tokio::time::timeout(header_timeout, Opening::of(&stream)).await??;
     if opening == Opening::Tls {
         opening::turn_away(stream, opening::PLAIN_HTTP_ONLY).await?;
         return Ok(None);
@@ -137,12 +164,13 @@ async fn shaken(stream: TcpStream, tls: &Tls) -> io::Result<Ready<impl AsyncRead
     Ok(Ready { stream, protocol, extensions })
 }
 
-fn http1() -> http1::Builder {
+fn http1(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    // The library's own time for a head runs while a connection is idle too, so it could be no shorter than that.
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_BYTES_MAX);
+        .header_read_timeout(None)
+        .max_headers(limits.headers)
+        .max_buf_size(limits.head_bytes);
     builder
 }

@@ -5,7 +5,10 @@
 
 mod connection;
 pub mod http2;
+mod idle;
+pub mod limits;
 mod listener;
+mod metrics;
 mod opening;
 mod stop;
 pub mod tls;
@@ -30,12 +33,8 @@ pub use listener::{Listener, Socket};
 pub use stop::Stop;
 pub use unix_socket::{CannotBind, UnixSocket};
 
-/// How long the head of a request may take to arrive.
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many headers a request may have.
-pub const HEADERS_MAX: usize = 128;
-/// How many bytes the head of a request may have.
-pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+pub use metrics::Metrics;
+
 /// How long answers under way may take to finish after the stop was asked for, where nothing else is said.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait after the system refused a connection, for lack of descriptors as a rule.
@@ -64,10 +63,10 @@ pub async fn serve_with<Answer, Answered, Body>(listener: impl Into<Listener>, s
 where
     Answer: Fn(Request<Incoming>, Peer) -> Answered + Clone + Send + 'static,
     Answered: Future<Output = Response<Body>> + Send + 'static,
-    Body: http_body::Body<Data = Bytes> + Send + 'static,
+    Body: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Listener { socket, tls } = listener.into();
+    let Listener { socket, tls, places } = listener.into();
     let ending = stop.clone();
     let answer =
         move |request: Request<Incoming>, peer| with_farewell(ending.clone(), request.version(), answer(request, peer));
@@ -84,7 +83,18 @@ where
                 }
             },
         };
-        let connection = Connection { peer, answer: answer.clone(), watcher: graceful.watcher() };
+        let place = tokio::select! {
+            () = stop.closing() => break,
+            place = places.take(peer.network()) => place,
+        };
+        let Some(place) = place else { continue };
+        let connection = Connection {
+            peer,
+            answer: answer.clone(),
+            watcher: graceful.watcher(),
+            places: places.clone(),
+            _place: place,
+        };
         let (tls, stop, cut) = (tls.clone(), stop.clone(), Arc::clone(&cut));
         connections.spawn(async move {
             if stop.until_cutting(connection.begin(accepted, tls, &stop)).await.is_none() {

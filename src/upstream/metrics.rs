@@ -300,6 +300,8 @@ impl Meter {
             Failure::Overloaded { .. } => "overloaded",
             Failure::BreakerOpen { .. } => "breaker_open",
             Failure::Refused(_) => "cool_down",
+            // What the client did.
+            Failure::UploadStalled { .. } | Failure::UploadTooLarge { .. } => return,
             _ => "other",
         })
         .inc();

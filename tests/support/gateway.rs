@@ -9,15 +9,18 @@ use prometheus_client::registry::Registry;
 use schemabridge::gateway::door::{Door, DoorOptions};
 use schemabridge::gateway::service::ServiceOptions;
 use schemabridge::gateway::{
-    Callers, Catalog, ChallengeMode, IndexLimits, Options, Pushes, RepositoryRules, Service, SingleNames, TagPolicy,
+    Callers, Catalog, ChallengeMode, IndexLimits, ManifestLimits, Options, Pushes, RepositoryRules, Service,
+    SingleNames, TagPolicy,
 };
 use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Treatment, WithoutAccept};
 use schemabridge::server;
+use schemabridge::server::limits::{Limits, Places};
 use schemabridge::server::tls::TlsOptions;
 use schemabridge::store::Location;
 use schemabridge::store::blobs::BlobCacheOptions;
+use schemabridge::upstream;
 use schemabridge::upstream::route::RouteNames;
-use schemabridge::upstream::{Authentication, Limits, Names, Permission, ProxyUse, Redirects, Tls};
+use schemabridge::upstream::{Authentication, Names, Permission, ProxyUse, Redirects, Tls, UploadLimits};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -30,6 +33,7 @@ use super::upstream::Upstream;
 pub struct Setup {
     changes: Vec<Change>,
     to_clients: Option<server::tls::Tls>,
+    places: Option<Limits>,
 }
 
 type Change = Box<dyn FnOnce(&mut ServiceOptions)>;
@@ -147,8 +151,23 @@ impl Setup {
     }
 
     /// Asks so much of the upstream at once.
-    pub fn limits(self, change: impl FnOnce(&mut Limits) + 'static) -> Self {
+    pub fn limits(self, change: impl FnOnce(&mut upstream::Limits) + 'static) -> Self {
         self.with(|options| change(&mut options.upstream.limits))
+    }
+
+    /// Gives clients so much.
+    pub fn within(self, limits: Limits) -> Self {
+        Self { places: Some(limits), ..self }
+    }
+
+    /// Works on so many manifests at once.
+    pub fn manifests(self, limits: ManifestLimits) -> Self {
+        self.with_all(move |options| options.shared.manifests = limits)
+    }
+
+    /// Takes uploads within these limits.
+    pub fn uploads(self, limits: UploadLimits) -> Self {
+        self.with(move |options| options.upstream.uploads = limits)
     }
 
     /// Waits so long for the head of an answer.
@@ -282,7 +301,10 @@ impl Setup {
         };
         let mut metrics = Registry::with_prefix("schemabridge");
         gateway.shared().register_metrics(&mut metrics);
-        let listener = server::Listener::new(listener, self.to_clients);
+        let connections = server::Metrics::default();
+        connections.register(&mut metrics);
+        let places = Places::new(self.places.unwrap_or_default(), connections);
+        let listener = server::Listener::new(listener, self.to_clients).within(places);
         let serving = tokio::spawn(server::serve(listener, Arc::clone(&gateway), shutdown));
         Gateway { address, service: gateway, metrics, stop: Some(stop), serving: Some(serving) }
     }

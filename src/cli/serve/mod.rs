@@ -24,10 +24,11 @@ use crate::config::tls::TlsFiles;
 use crate::config::{ListenAddress, ServeArguments, unknown_variables};
 use crate::gateway::service::ServiceOptions;
 use crate::gateway::{Peer, Service, StartError};
+use crate::server::limits::Places;
 use crate::server::tls::{ClientAuth, HANDSHAKE_TIMEOUT, PairFiles, Tls, TlsOptions};
 use crate::server::{self, Listener, Stop};
 
-use super::{CommandLine, Commands, Failure, reload, systemd, telemetry};
+use super::{CommandLine, Commands, Failure, limits, reload, systemd, telemetry};
 use banner::{Banner, Spoken};
 use drain::Signals;
 use listen::{Open, Passed};
@@ -73,11 +74,13 @@ async fn serve(
     let (site, store, upstreams) = (options.site.clone(), options.shared.store.clone(), origins(&options));
     let service = Service::start(options).map_err(in_words_of_the_flag)?;
 
+    let connections = server::Metrics::default();
+    let places = Places::new(limits::limits(&arguments), connections.clone());
     let (stop, mut clients, mut listening) = (Stop::default(), JoinSet::new(), Vec::new());
     for Open { socket, address } in listeners {
         tracing::info!(%address, upstreams, %store, "listening");
         listening.push(address);
-        let (listener, service) = (Listener::new(socket, tls.clone()), Arc::clone(&service));
+        let (listener, service) = (Listener::new(socket, tls.clone()).within(places.clone()), Arc::clone(&service));
         clients.spawn(server::serve_with(listener, stop.clone(), move |request, peer| {
             let service = Arc::clone(&service);
             async move { service.answer(request, peer).await }
@@ -85,7 +88,7 @@ async fn serve(
     }
     tracing::info!(address = %admin.address, "admin listening");
     let reloads = reload::Metrics::default();
-    let operated = admin_of(&service, &reloads, tls.as_ref(), access);
+    let operated = admin_of(&service, &reloads, &connections, tls.as_ref(), access);
     let (last_stop, answering) = (Stop::default(), Arc::clone(&operated));
     let admin_served = tokio::spawn(server::serve_with(admin.socket, last_stop.clone(), move |request, peer| {
         let operated = Arc::clone(&answering);
@@ -111,11 +114,18 @@ async fn serve(
 }
 
 /// What the operator sees, with the metrics of all that there is.
-fn admin_of(service: &Arc<Service>, reloads: &reload::Metrics, tls: Option<&Tls>, access: Access) -> Arc<Admin> {
+fn admin_of(
+    service: &Arc<Service>,
+    reloads: &reload::Metrics,
+    connections: &server::Metrics,
+    tls: Option<&Tls>,
+    access: Access,
+) -> Arc<Admin> {
     let mut registry = Registry::default();
     let own = telemetry::register(&mut registry);
     service.shared().register_metrics(own);
     reloads.register(own);
+    connections.register(own);
     if let Some(tls) = tls {
         tls.register_metrics(own);
     }
