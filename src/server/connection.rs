@@ -21,6 +21,7 @@ use super::http2;
 use super::idle::{Requests, Watch};
 use super::limits::{Limits, Place, Places};
 use super::listener::Accepted;
+use super::metrics::Overdue;
 use super::opening::{self, Opening};
 use super::stop::Stop;
 use super::tls::Tls;
@@ -72,7 +73,7 @@ impl<Answer> Connection<Answer> {
         Body: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
         Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let peer = self.peer;
+        let (peer, places) = (self.peer, self.places.clone());
         match (accepted, tls) {
             (Accepted::Unix(stream), _) => {
                 self.serve(Ready { stream, protocol: Protocol::Http1, extensions: Extensions::new() }).await;
@@ -86,7 +87,7 @@ impl<Answer> Connection<Answer> {
             }
             (Accepted::Network(stream), Some(tls)) => match stop.until_closing(secure(stream, &tls)).await {
                 Some(Ok(ready)) => self.serve(ready).await,
-                Some(Err(error)) => tracing::debug!(%peer, %error, "a TLS connection did not come about"),
+                Some(Err(error)) => not_begun(&places, peer, &error),
                 None => {}
             },
         }
@@ -131,6 +132,14 @@ impl<Answer> Connection<Answer> {
         }
         fault_point::reach(FaultPoint::AnswerSent).await;
     }
+}
+
+/// Notes a client that did not come as far as a request.
+fn not_begun(places: &Places, peer: Peer, error: &io::Error) {
+    if error.kind() == io::ErrorKind::TimedOut {
+        places.metrics().cut(Overdue::Head);
+    }
+    tracing::debug!(%peer, %error, "a connection ended before a request");
 }
 
 /// A client of plain HTTP, when it has begun. One that begins TLS is told so.

@@ -20,20 +20,21 @@ FOREIGN = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "Certificate", "HTT
 UPSTREAM = {"upstreams": [{"name": "one", "url": "https://one.example"}]}
 
 
-def helm(*arguments, values=None):
+def helm(*arguments, values=None, release="gateway"):
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         json.dump(values or {}, file)
         file.flush()
         return subprocess.run(
-            [os.environ["HELM"], "template", "gateway", str(CHART), "--namespace", "images", "--values", file.name, *arguments],
+            [os.environ["HELM"], "template", release, str(CHART), "--namespace", "images", "--kube-version", KUBERNETES[1],
+             "--values", file.name, *arguments],
             capture_output=True, text=True)
 
 
 class Rendered:
     """What `helm template` prints, by kind and name."""
 
-    def __init__(self, *arguments, values=None):
-        said = helm(*arguments, values=values)
+    def __init__(self, *arguments, values=None, release="gateway"):
+        said = helm(*arguments, values=values, release=release)
         if said.returncode != 0:
             raise AssertionError(said.stderr)
         self.objects = [each for each in yaml.safe_load_all(said.stdout) if each]
@@ -58,8 +59,8 @@ class Rendered:
         return next(each for each in self.all("ConfigMap") if "schemabridge.toml" in each["data"])["data"]["schemabridge.toml"]
 
 
-def home(name, *arguments):
-    return Rendered("--values", str(CHART / f"ci/{name}-values.yaml"), *arguments)
+def home(name, *arguments, release="gateway"):
+    return Rendered("--values", str(CHART / f"ci/{name}-values.yaml"), *arguments, release=release)
 
 
 def refusal(values):
@@ -141,11 +142,11 @@ class EveryHome(unittest.TestCase):
 
     def test_names_are_short_enough_and_two_releases_do_not_clash(self):
         long = "a-release-with-a-name-of-fifty-three-characters-in-it"
-        for each in Rendered("--name-template", long, "--values", str(CHART / "ci/mirror-values.yaml")).objects:
+        for each in home("mirror", release=long).objects:
             self.assertLessEqual(len(each["metadata"]["name"]), 63, each["kind"])
         for name in HOMES:
-            one = {(each["kind"], each["metadata"]["name"]) for each in home(name, "--name-template", "one").objects}
-            two = {(each["kind"], each["metadata"]["name"]) for each in home(name, "--name-template", "two").objects}
+            one = {(each["kind"], each["metadata"]["name"]) for each in home(name, release="one").objects}
+            two = {(each["kind"], each["metadata"]["name"]) for each in home(name, release="two").objects}
             self.assertEqual(one & two, set())
 
     def test_mounted_names_are_unique(self):
