@@ -28,6 +28,7 @@ mod headers;
 mod held_credentials;
 mod hostile;
 mod http2;
+mod http2_abuse;
 mod import_direction;
 mod index_children;
 mod index_golden;

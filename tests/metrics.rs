@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemabridge::gateway::door::DoorOptions;
+use schemabridge::server::limits::Limits;
 use schemabridge::store::blobs::BlobCacheOptions;
 use schemabridge::store::sweep::Bounds;
 use schemabridge::upstream::{Authentication, Redirects, Secret};
+use tokio::net::TcpStream;
 
 use crate::blob_cache::{started, until};
 use crate::door::{ALICE, ALICES};
@@ -19,14 +21,18 @@ use crate::support::fault::Answer;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::images::Image;
 use crate::support::process::Process;
+use crate::support::secure::{Authority, Files};
 use crate::support::upstream::Upstream;
 
 /// Words that no label may hold.
 const REPOSITORY: &str = "kept-apart/team";
 const TAG: &str = "release-77";
 
-/// A family that only a damaged store moves, with the test that does it.
-const MOVED_ELSEWHERE: [(&str, &str); 1] = [("store_damaged_objects", include_str!("store_damage.rs"))];
+/// Families that only a damaged store or a new certificate moves, with the tests that do it.
+const MOVED_ELSEWHERE: [(&str, &str); 2] =
+    [("store_damaged_objects", include_str!("store_damage.rs")), (CERTIFICATES, include_str!("tls.rs"))];
+/// Whose label is the name of the operator's file.
+const CERTIFICATES: &str = "tls_cert_not_after_timestamp_seconds";
 
 /// How many bytes of blobs are kept.
 const BLOBS_BYTES: u64 = 4 << 20;
@@ -308,6 +314,28 @@ async fn crowds(seen: &mut Seen) -> String {
     gateway.metrics()
 }
 
+/// Clients that have too many connections, or ask for nothing over them.
+async fn connections(seen: &mut Seen) -> String {
+    let limits = Limits { connections_per_address: Some(1), ..Limits::default() };
+    let (_upstream, gateway, _) = stage(Setup::default().within(limits)).await;
+    let connect = |gateway: &Gateway| TcpStream::connect(gateway.address());
+    let before = gateway.metrics();
+    let only = connect(&gateway).await.unwrap();
+    seen.moved(&gateway, &before, &[("connections_open", 1.0)]).await;
+    let _refused = connect(&gateway).await.unwrap();
+    seen.moved(&gateway, &before, &[("connections_refused_total{reason=\"address\"}", 1.0)]).await;
+    drop(only);
+    seen.moved(&gateway, &before, &[("connections_open", 0.0)]).await;
+
+    let limits = Limits { connections: 1, header_timeout: Duration::from_millis(300), ..Limits::default() };
+    let (_upstream, gateway, _) = stage(Setup::default().within(limits)).await;
+    let before = gateway.metrics();
+    let _both = (connect(&gateway).await.unwrap(), connect(&gateway).await.unwrap());
+    let series = [("connections_waited_total", 1.0), ("connections_cut_total{reason=\"head\"}", 2.0)];
+    seen.moved(&gateway, &before, &series).await;
+    gateway.metrics()
+}
+
 async fn kept_blobs(seen: &mut Seen) -> String {
     let folder = tempfile::tempdir().unwrap();
     let upstream = Upstream::start().await;
@@ -381,7 +409,7 @@ fn families(text: &str) -> BTreeSet<String> {
 
 /// No value of a label says what is private.
 fn assert_bounded(text: &str) {
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.contains(CERTIFICATES)) {
         let labels = line.split_once('{').map_or("", |(_, rest)| rest.rsplit_once('}').unwrap().0);
         for value in labels.split('"').skip(1).step_by(2) {
             let is_digest = value.contains("sha256") || value.len() >= 64;
@@ -400,15 +428,21 @@ async fn every_metric_moves_and_none_is_there_that_nothing_moves() {
     all += &faults(&mut seen).await;
     all += &logins(&mut seen).await;
     all += &crowds(&mut seen).await;
+    all += &connections(&mut seen).await;
     all += &kept_blobs(&mut seen).await;
     all += &overflows(&mut seen).await;
     let (upstream, _) = Upstream::with_app().await;
-    let process = Process::serve(&["--upstream", &upstream.url(), "--store", "memory:"], &[]).await;
+    let authority = Authority::new();
+    let Files { chain, key } = authority.issue(&["gateway.test"]);
+    let tls = ["--tls-cert", chain.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let own = ["--upstream", &upstream.url(), "--store", "memory:"];
+    let process = Process::serve(&[&own, &tls[..]].concat(), &[]).await;
     let shown = process.metrics().await;
     // Its test is tests/reload.rs.
     for name in ["build_info", "config_reloads", "config_last_reload_success_timestamp_seconds"] {
         seen.note(name);
     }
+    assert!(families(&shown).contains(CERTIFICATES));
     all += &shown;
     assert_bounded(&all);
     let mut unmoved = families(&all);

@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -30,7 +29,6 @@ use super::tls::Tls;
 pub(super) struct Connection<Answer> {
     pub(super) peer: Peer,
     pub(super) answer: Answer,
-    pub(super) watcher: Watcher,
     pub(super) places: Places,
     /// Taken until its end.
     pub(super) _place: Place,
@@ -76,7 +74,8 @@ impl<Answer> Connection<Answer> {
         // Thousands may wait here: each stage has its room only while it lasts, and none keeps room for all the others.
         match (accepted, tls) {
             (Accepted::Unix(stream), _) => {
-                Box::pin(self.serve(Ready { stream, protocol: Protocol::Http1, extensions: Extensions::new() })).await;
+                let ready = Ready { stream, protocol: Protocol::Http1, extensions: Extensions::new() };
+                Box::pin(self.serve(ready, stop)).await;
             }
             (Accepted::Network(stream), None) => Box::pin(self.begin_plain(stream, stop)).await,
             (Accepted::Network(stream), Some(tls)) => Box::pin(self.begin_secure(stream, tls, stop)).await,
@@ -92,7 +91,7 @@ impl<Answer> Connection<Answer> {
     {
         let opening = Box::pin(plain(stream, self.places.limits().header_timeout));
         match stop.until_closing(opening).await {
-            Some(Ok(Some(ready))) => Box::pin(self.serve(ready)).await,
+            Some(Ok(Some(ready))) => Box::pin(self.serve(ready, stop)).await,
             Some(Err(error)) => not_begun(&self.places, self.peer, &error),
             Some(Ok(None)) | None => {}
         }
@@ -106,14 +105,14 @@ impl<Answer> Connection<Answer> {
         Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         match stop.until_closing(Box::pin(secure(stream, tls))).await {
-            Some(Ok(ready)) => Box::pin(self.serve(ready)).await,
+            Some(Ok(ready)) => Box::pin(self.serve(ready, stop)).await,
             Some(Err(error)) => not_begun(&self.places, self.peer, &error),
             None => {}
         }
     }
 
     /// Answers requests until either side has had enough.
-    async fn serve<Stream, Answered, Body>(self, ready: Ready<Stream>)
+    async fn serve<Stream, Answered, Body>(self, ready: Ready<Stream>, stop: &Stop)
     where
         Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         Answer: Fn(Request<Incoming>, Peer) -> Answered + Send + 'static,
@@ -121,7 +120,7 @@ impl<Answer> Connection<Answer> {
         Body: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
         Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Self { peer, answer, watcher, places, _place } = self;
+        let Self { peer, answer, places, _place } = self;
         let Ready { stream, protocol, extensions } = ready;
         let watch = Watch::new(*places.limits(), protocol.requests());
         let (stream, requests) = (TokioIo::new(watch.over(stream)), watch.clone());
@@ -133,12 +132,12 @@ impl<Answer> Connection<Answer> {
         });
         let ended = match protocol {
             Protocol::Http1 => {
-                let served = Box::pin(watcher.watch(http1(places.limits()).serve_connection(stream, service)));
-                watch.until_overdue(served).await
+                let served = http1(places.limits()).serve_connection(stream, service);
+                Box::pin(watch.until_overdue(served, stop.closing())).await
             }
             Protocol::Http2 => {
-                let builder = http2::Settings::DEFAULT.builder();
-                watch.until_overdue(Box::pin(watcher.watch(builder.serve_connection(stream, service)))).await
+                let served = http2::Settings::within(places.limits()).builder().serve_connection(stream, service);
+                Box::pin(watch.until_overdue(served, stop.closing())).await
             }
         };
         match ended {

@@ -4,6 +4,7 @@
 pub mod bucket;
 pub mod client;
 pub mod fault;
+pub mod frames;
 pub mod gateway;
 pub mod http2;
 pub mod images;

@@ -24,7 +24,7 @@ use crate::config::tls::TlsFiles;
 use crate::config::{ListenAddress, ServeArguments, unknown_variables};
 use crate::gateway::service::ServiceOptions;
 use crate::gateway::{Peer, Service, StartError};
-use crate::server::limits::Places;
+use crate::server::limits::{Limits, Places};
 use crate::server::tls::{ClientAuth, HANDSHAKE_TIMEOUT, PairFiles, Tls, TlsOptions};
 use crate::server::{self, Listener, Stop};
 
@@ -90,7 +90,10 @@ async fn serve(
     let reloads = reload::Metrics::default();
     let operated = admin_of(&service, &reloads, &connections, tls.as_ref(), access);
     let (last_stop, answering) = (Stop::default(), Arc::clone(&operated));
-    let admin_served = tokio::spawn(server::serve_with(admin.socket, last_stop.clone(), move |request, peer| {
+    // Whose connections are the operator's, and counted nowhere.
+    let admin_places = Places::new(Limits::of_admin(), server::Metrics::default());
+    let admin_listener = Listener::new(admin.socket, None).within(admin_places);
+    let admin_served = tokio::spawn(server::serve_with(admin_listener, last_stop.clone(), move |request, peer| {
         let operated = Arc::clone(&answering);
         async move { operated.answer(request, peer).await }
     }));
