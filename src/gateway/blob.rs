@@ -67,8 +67,23 @@ impl Gateway {
         if digest == *empty_layer::digest() {
             return Ok(empty_layer_answer(&exchange.head.headers, &digest));
         }
+        match self.upstreams_blob(exchange, &repository, &digest).await {
+            Err(Fault::Upstream(absence)) if absence.may_be_absence() => {
+                let made = self.made_blob(exchange, &repository, &digest).await?;
+                made.ok_or(Fault::Upstream(absence))
+            }
+            answered => answered,
+        }
+    }
+
+    async fn upstreams_blob(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Response<Body>, Fault> {
         let path = format!("/v2/{repository}/blobs/{digest}");
-        let lead = match self.blob_from_cache(exchange, &repository, &digest).await? {
+        let lead = match self.blob_from_cache(exchange, repository, digest).await? {
             FromCache::Answer(response) => return Ok(response),
             FromCache::Lead(lead) => Some(lead),
             FromCache::Nothing => None,
@@ -78,7 +93,7 @@ impl Gateway {
         if let Some(lead) = lead {
             answer = match kept_blob::fill(lead, answer).await {
                 Ok(filled) => {
-                    self.note_consent(exchange, &repository, &digest);
+                    self.note_consent(exchange, repository, digest);
                     return Ok(filled);
                 }
                 Err(answer) => answer,
@@ -86,7 +101,7 @@ impl Gateway {
         }
         if answer.status() == StatusCode::OK && !answer.headers().contains_key(CONTENT_LENGTH) {
             let declared = self.declared_length(exchange, &path).await;
-            if let Some(length) = declared.or_else(|| self.sizes.0.get(&(repository, digest))) {
+            if let Some(length) = declared.or_else(|| self.sizes.0.get(&(repository.clone(), digest.clone()))) {
                 answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
                 return Ok(answer.map(|rest| Body::of_length(rest, length)));
             }

@@ -19,7 +19,7 @@ mod stored;
 pub mod user_agent;
 
 pub use choose::{Candidate, Choice, Scope, Why, choose};
-pub use client::{Client, Policy, WithoutAccept};
+pub use client::{Client, LayerWork, Policy, Transcode, Upgrade, WithoutAccept};
 pub use formats::Formats;
 pub use glob::Glob;
 pub use platform::{NoPlatform, PlatformRule, WantedPlatform};
