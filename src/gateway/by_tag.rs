@@ -8,10 +8,11 @@ use crate::image::digest::Digest;
 use crate::image::manifest::{Content, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository, Tag};
-use crate::negotiate::choose::{is_transcoded, objection, otherwise};
+use crate::negotiate::choose::{is_transcoded, is_transcoded_when_upgraded, objection, otherwise};
 use crate::negotiate::clients::Quirk;
 use crate::negotiate::{
-    Candidate, Choice, Client, Policy, Refusal, Scope, Stored, Transcode, Upgrade, Why, choose, platform,
+    Candidate, Choice, Client, Policy, Refusal, Scope, Stored, TRANSCODING_WOULD_HELP, Transcode, Upgrade, Why, choose,
+    platform,
 };
 use crate::store::memory::Kept;
 use crate::translate::index::{Layers, Order as EntryOrder, Shape};
@@ -269,6 +270,7 @@ impl Gateway {
         order: Order,
         stored: Format,
     ) -> Result<Response<Body>, Attempt> {
+        let transcoding_would_help = is_hindered_by_zstd(&order, &exchange.client);
         let derived = if self.options.policy.layers.are_read() {
             let repository = order.repository.clone();
             // A client that is sent away does not end the work: it is on a task of its own.
@@ -284,6 +286,10 @@ impl Gateway {
             Err(Obstacle::Unkept { kept, failure }) if never_asks_by_digest(exchange) => {
                 tracing::warn!(error = %failure, digest = %kept.derived.digest, "a derived document could not be kept");
                 kept
+            }
+            Err(Obstacle::Untranslatable(reason)) if transcoding_would_help => {
+                let obstacle = Obstacle::Untranslatable(format!("{reason}{TRANSCODING_WOULD_HELP}"));
+                return Err(attempt(obstacle, stored, exchange));
             }
             Err(obstacle) => return Err(attempt(obstacle, stored, exchange)),
         };
@@ -314,10 +320,20 @@ fn attempt(obstacle: Obstacle, stored: Format, exchange: &Exchange) -> Attempt {
 
 fn order_for(exchange: &Exchange, tagged: &Tagged, stored: Arc<Manifest>, source: Digest, target: Format) -> Order {
     let (caller, repository, tag) = (exchange.caller.clone(), tagged.repository.clone(), tagged.tag.clone());
-    let is_transcoded = is_transcoded(&Stored::of(&stored), &exchange.client, target);
+    let (facts, client) = (Stored::of(&stored), &exchange.client);
+    let is_transcoded = is_transcoded(&facts, client, target) || is_transcoded_when_upgraded(&facts, client, target);
     let layers = if is_transcoded { LayerPolicy::Gzip } else { LayerPolicy::Stored };
     let known = Arc::default();
     Order { caller, repository, tag, stored, source, target, shape: None, layers, known, part: Part::Whole }
+}
+
+/// The image, or what is pruned, has zstd layers for which the operator lets no gzip ones be made.
+fn is_hindered_by_zstd(order: &Order, client: &Client) -> bool {
+    let has_zstd = match order.stored.content() {
+        Content::Image(image) => image.has_zstd_layers(),
+        _ => order.shape == Some(Shape::Pruned),
+    };
+    has_zstd && client.layers().transcode == Transcode::Nothing
 }
 
 /// Whether gzip layers stand for the zstd ones of the children of a list or index, where they must.

@@ -157,11 +157,18 @@ pub fn objection(image: &Stored, client: &Client) -> Option<Refusal> {
 /// Whether gzip layers must stand for the zstd ones of a single image before `client` can read it as `target`, and the
 /// operator lets them.
 pub fn is_transcoded(image: &Stored, client: &Client, target: Format) -> bool {
-    // What the layers of schema 1 are, only they tell.
-    let has_zstd = image.format == Format::Schema1 || matches!(image.content, StoredContent::Image { zstd: true, .. });
+    matches!(image.content, StoredContent::Image { zstd: true, .. }) && wants_gzip(image, client, target)
+}
+
+/// The same for stored schema 1 that is upgraded: what its layers are, only they tell.
+pub fn is_transcoded_when_upgraded(image: &Stored, client: &Client, target: Format) -> bool {
+    image.format == Format::Schema1 && target != Format::Schema1 && wants_gzip(image, client, target)
+}
+
+fn wants_gzip(image: &Stored, client: &Client, target: Format) -> bool {
     let is_translated = image.counts_as(client) != target;
     let is_target = is_translated && matches!(target, Format::Schema1 | Format::Schema2);
-    has_zstd && transcodes(client) && (is_target || client.has(Quirk::NoZstd))
+    transcodes(client) && (is_target || client.has(Quirk::NoZstd))
 }
 
 /// Schema 1 is all that there is for `client`, and the operator denies it: it is stored, or it is the only candidate.

@@ -7,6 +7,7 @@ pub mod fault;
 pub mod gateway;
 pub mod http2;
 pub mod images;
+pub mod layers;
 pub mod objects;
 pub mod parents;
 pub mod process;

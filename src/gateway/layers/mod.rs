@@ -144,13 +144,13 @@ impl Gateway {
         let _shown = metrics.layer_in_work();
         let read = async {
             let pieces = self.open_layer(caller, repository, layer, work).await?;
-            workers.measure(turn, layer, pieces).await.map_err(|fault| obstacle(layer, fault))
+            let facts = workers.measure(turn, layer, pieces).await.map_err(|fault| obstacle(layer, fault))?;
+            store.keep_facts(layer, &facts).await?;
+            Ok(facts)
         };
         let read = read.await;
         metrics.count_layer(LayerRead::of(&read));
-        let facts = read?;
-        store.keep_facts(layer, &facts).await?;
-        Ok(facts)
+        read
     }
 
     /// The bytes of a layer as the upstream sends them to this caller, wherever it keeps them.
