@@ -294,3 +294,32 @@ async fn many_who_ask_at_once_have_the_layer_read_once() {
     }
     assert_eq!(stage.reads_of_zstd(), 1);
 }
+
+/// Nothing can be staged where a file stands in the place of the folder, as on a disk that is full.
+#[tokio::test]
+async fn a_store_that_takes_no_bytes_is_a_503_and_the_next_pull_goes_on() {
+    let stage = Stage::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let gateway = opted_in().store_in(directory.path()).before(&stage.upstream).await;
+    let staging = directory.path().join("v1/staging");
+    let _absent = std::fs::remove_dir_all(&staging);
+    std::fs::create_dir_all(staging.parent().unwrap()).unwrap();
+    std::fs::write(&staging, "").unwrap();
+    let refused = gateway.get(&Client::docker_20_10(), TAGGED).await;
+    assert_eq!((refused.status, refused.error().1.contains("store")), (503, true), "{}", refused.text());
+    std::fs::remove_file(&staging).unwrap();
+    std::fs::create_dir(&staging).unwrap();
+    let reply = gateway.get(&Client::docker_20_10(), TAGGED).await;
+    let layer = gateway.get(&Client::docker_20_10(), &gzip_path(&reply)).await;
+    assert_eq!(gunzip(&layer.body), stage.archives[0]);
+}
+
+/// An engine that pushes what it pulled asks HEAD first, and sends what is not there.
+#[tokio::test]
+async fn who_pushes_is_not_told_that_the_upstream_has_what_was_made_here() {
+    let stage = Stage::new().await;
+    let gateway = opted_in().push().before(&stage.upstream).await;
+    let path = gzip_path(&gateway.get(&Client::docker_20_10(), TAGGED).await);
+    assert_eq!(gateway.head(&Client::docker_20_10(), &path).await.status, 404);
+    assert_eq!(gateway.get(&Client::docker_20_10(), &path).await.status, 200);
+}

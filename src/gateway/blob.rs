@@ -19,7 +19,7 @@ use super::exchange::Exchange;
 use super::fault::Fault;
 use super::held::Held;
 use super::kept_blob::FromCache;
-use super::{Gateway, is_read_only, kept_blob};
+use super::{Gateway, Pushes, is_read_only, kept_blob};
 
 /// How many sizes of blobs are remembered.
 const SIZES_MAX: u64 = 100_000;
@@ -68,12 +68,17 @@ impl Gateway {
             return Ok(empty_layer_answer(&exchange.head.headers, &digest));
         }
         match self.upstreams_blob(exchange, &repository, &digest).await {
-            Err(Fault::Upstream(absence)) if absence.may_be_absence() => {
+            // Who asks HEAD of a gateway that lets pushes through is about to push, and must send what the upstream lacks.
+            Err(Fault::Upstream(absence)) if absence.may_be_absence() && !self.may_be_a_push(exchange) => {
                 let made = self.made_blob(exchange, &repository, &digest).await?;
                 made.ok_or(Fault::Upstream(absence))
             }
             answered => answered,
         }
+    }
+
+    fn may_be_a_push(&self, exchange: &Exchange) -> bool {
+        self.options.pushes == Pushes::Forwarded && exchange.head.method == Method::HEAD
     }
 
     async fn upstreams_blob(
