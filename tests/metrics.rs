@@ -19,7 +19,8 @@ use crate::support::basic;
 use crate::support::client::{Call, Client};
 use crate::support::fault::Answer;
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::images::Image;
+use crate::support::images::{Image, Kind};
+use crate::support::layers::{archive, image, noise};
 use crate::support::process::Process;
 use crate::support::secure::{Authority, Files};
 use crate::support::upstream::Upstream;
@@ -419,6 +420,33 @@ fn assert_bounded(text: &str) {
     }
 }
 
+/// Layers that are read and made.
+async fn layers(seen: &mut Seen) -> String {
+    let upstream = Upstream::start().await;
+    let image = image("amd64", &[(Kind::Zstd, &archive("etc/one", &noise(1, 300_000)))]);
+    upstream.put_image(REPOSITORY, TAG, &image, &image.oci());
+    let gateway = Setup::default().transcode_zstd().before(&upstream).await;
+    let held = upstream.when("GET", &format!("/v2/{REPOSITORY}/blobs/{}", image.layers[0].digest)).hold_body(1000);
+    let before = gateway.metrics();
+    let client = Client::docker_20_10();
+    let asked = async {
+        held.reached(1).await;
+        seen.moved(&gateway, &before, &[("layers_in_work", 1.0)]).await;
+        held.open();
+    };
+    let target = tagged();
+    let (reply, ()) = tokio::join!(gateway.get(&client, &target), asked);
+    let size = reply.json()["layers"][0]["size"].as_f64().unwrap();
+    let made = [
+        ("layer_reads_total{result=\"read\"}", 1.0),
+        ("transcode_bytes_total{from=\"zstd\",to=\"gzip\"}", size),
+        ("layers_in_work", 0.0),
+    ];
+    seen.moved(&gateway, &before, &made).await;
+    seen.rose(&gateway, &before, &["transcode_seconds_total"]).await;
+    gateway.metrics()
+}
+
 #[tokio::test]
 async fn every_metric_moves_and_none_is_there_that_nothing_moves() {
     let mut seen = Seen::default();
@@ -431,6 +459,7 @@ async fn every_metric_moves_and_none_is_there_that_nothing_moves() {
     all += &connections(&mut seen).await;
     all += &kept_blobs(&mut seen).await;
     all += &overflows(&mut seen).await;
+    all += &layers(&mut seen).await;
     let (upstream, _) = Upstream::with_app().await;
     let authority = Authority::new();
     let Files { chain, key } = authority.issue(&["gateway.test"]);

@@ -12,6 +12,7 @@ use crate::translate::sign::SigningKey;
 use crate::upstream::UnusableUpstream;
 use crate::upstream::route::AmbiguousNames;
 
+use super::layers::{LayerLimits, Layers};
 use super::legacy::Refusals;
 use super::metrics::Metrics;
 use super::seen::Seen;
@@ -33,6 +34,8 @@ pub struct SharedOptions {
     /// The edition of the translator, under which documents are kept. Default [`EDITION`]; another is for whoever wants to
     /// see what becomes of the digests of one edition in the hands of the next.
     pub edition: u32,
+    /// How much work on layers there may be, where any is let do.
+    pub layers: LayerLimits,
 }
 
 impl Default for SharedOptions {
@@ -44,6 +47,7 @@ impl Default for SharedOptions {
             manifests: ManifestLimits::default(),
             signing_key: None,
             edition: EDITION,
+            layers: LayerLimits::default(),
         }
     }
 }
@@ -80,6 +84,7 @@ pub struct Shared {
     pub(super) refusals: Arc<Refusals>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) seen: Arc<Seen>,
+    pub(super) layers: Arc<Layers>,
     pub(super) cache_bytes: u64,
 }
 
@@ -101,6 +106,7 @@ impl Shared {
             refusals: Arc::default(),
             metrics: Arc::default(),
             seen: Arc::default(),
+            layers: Arc::new(Layers::new(options.layers)),
             cache_bytes: options.cache_bytes,
         })
     }

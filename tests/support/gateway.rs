@@ -9,10 +9,10 @@ use prometheus_client::registry::Registry;
 use schemabridge::gateway::door::{Door, DoorOptions};
 use schemabridge::gateway::service::ServiceOptions;
 use schemabridge::gateway::{
-    Callers, Catalog, ChallengeMode, IndexLimits, ManifestLimits, Options, Pushes, RepositoryRules, Service,
-    SingleNames, TagPolicy,
+    Callers, Catalog, ChallengeMode, IndexLimits, LayerLimits, ManifestLimits, Options, Pushes, RepositoryRules,
+    Service, SingleNames, TagPolicy,
 };
-use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Treatment, WithoutAccept};
+use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Transcode, Treatment, Upgrade, WithoutAccept};
 use schemabridge::server;
 use schemabridge::server::limits::{Limits, Places};
 use schemabridge::server::tls::TlsOptions;
@@ -244,6 +244,21 @@ impl Setup {
     pub fn arm_variants(self, variants: &[&str]) -> Self {
         let variants = variants.iter().map(|word| Some((*word).to_owned()).filter(|word| !word.is_empty())).collect();
         self.with(|options| options.policy.arm_variants = variants)
+    }
+
+    /// Upgrades stored schema 1.
+    pub fn upgrade_schema1(self) -> Self {
+        self.with(|options| options.policy.layers.upgrade = Upgrade::Schema1)
+    }
+
+    /// Makes gzip layers in the place of zstd ones.
+    pub fn transcode_zstd(self) -> Self {
+        self.with(|options| options.policy.layers.transcode = Transcode::Zstd)
+    }
+
+    /// Works on layers within these limits.
+    pub fn layer_limits(self, limits: LayerLimits) -> Self {
+        self.with_all(move |options| options.shared.layers = limits)
     }
 
     /// Takes lists and indexes apart within these limits.

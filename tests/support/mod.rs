@@ -8,6 +8,7 @@ pub mod frames;
 pub mod gateway;
 pub mod http2;
 pub mod images;
+pub mod layers;
 pub mod objects;
 pub mod parents;
 pub mod process;

@@ -98,7 +98,7 @@ async fn serve(
         async move { operated.answer(request, peer).await }
     }));
     let (shared, bounds, until) = (service.shared().clone(), arguments.bounds.bounds(), stop.clone());
-    tokio::spawn(async move { until.until_closing(shared.tend_store(bounds)).await });
+    tokio::spawn(async move { Box::pin(until.until_closing(shared.tend_store(bounds))).await });
     let (keeping_up, until) = (reload::keep_up(again, hangup, service, tls.clone(), reloads), stop.clone());
     tokio::spawn(async move { until.until_closing(keeping_up).await });
     let living = Arc::clone(&operated);
