@@ -152,6 +152,7 @@ impl Gateway {
         digest: &Digest,
     ) -> Result<Arc<Manifest>, Obstacle> {
         if let Some(manifest) = self.memory.stored(repository, digest).await {
+            self.count_asked(Remembered::Manifest, Asked::Hit);
             return Ok(manifest);
         }
         let _turn = self.shared.turns.take().await?;
