@@ -186,6 +186,27 @@ impl Failure {
         }
     }
 
+    /// The failure in one word, by which failures are counted.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::TimedOut { .. } => "timeout",
+            Self::Overloaded { .. } => "overloaded",
+            Self::BreakerOpen { .. } => "breaker_open",
+            Self::Refused(_) => "cool_down",
+            Self::UploadStalled { .. } | Self::UploadTooLarge { .. } => "upload",
+            Self::WrongBytes { .. } => "digest_mismatch",
+            Self::WrongLength { .. } => "truncated",
+            Self::TooLarge { .. } => "too_large",
+            Self::Coded { .. } | Self::Unreadable { .. } => "unreadable",
+            Self::RedirectRefused { .. } => "redirect_refused",
+            Self::RealmRefused { .. } => "realm_refused",
+            Self::TooPrivate { .. } => "private_address",
+            Self::Denied { .. } | Self::NoCredentials { .. } => "auth",
+            Self::Unexpected { .. } | Self::UnforwardableQuery => "other",
+        }
+    }
+
     /// The status of the upstream's refusal, if it answered at all. Where it wants other credentials of the gateway,
     /// that is a denial: no client can do anything about it.
     pub fn status(&self) -> Option<StatusCode> {

@@ -294,33 +294,28 @@ impl Meter {
 
     /// A request that had no answer, or was not sent.
     pub(super) fn failed(&self, failure: &Failure) {
-        self.errors_of(match failure {
-            Failure::Unreachable { .. } => "unreachable",
-            Failure::TimedOut { .. } => "timeout",
-            Failure::Overloaded { .. } => "overloaded",
-            Failure::BreakerOpen { .. } => "breaker_open",
-            Failure::Refused(_) => "cool_down",
+        match failure {
             // What the client did.
-            Failure::UploadStalled { .. } | Failure::UploadTooLarge { .. } => return,
-            _ => "other",
-        })
-        .inc();
+            Failure::UploadStalled { .. } | Failure::UploadTooLarge { .. } => {}
+            failure => drop(self.errors_of(failure.kind()).inc()),
+        }
     }
 
     /// An answer that came and was no use. What [`Meter::failed`] hears of is not counted again.
     pub(super) fn disappointed(&self, failure: &Failure) {
-        let kind = match failure {
-            Failure::WrongBytes { .. } => "digest_mismatch",
-            Failure::WrongLength { .. } => "truncated",
-            Failure::TooLarge { .. } => "too_large",
-            Failure::Coded { .. } | Failure::Unreadable { .. } => "unreadable",
-            Failure::RedirectRefused { .. } => "redirect_refused",
-            Failure::RealmRefused { .. } => "realm_refused",
-            Failure::TooPrivate { .. } => "private_address",
-            Failure::Denied { .. } | Failure::NoCredentials { .. } => "auth",
-            _ => return,
-        };
-        self.errors_of(kind).inc();
+        match failure {
+            Failure::WrongBytes { .. }
+            | Failure::WrongLength { .. }
+            | Failure::TooLarge { .. }
+            | Failure::Coded { .. }
+            | Failure::Unreadable { .. }
+            | Failure::RedirectRefused { .. }
+            | Failure::RealmRefused { .. }
+            | Failure::TooPrivate { .. }
+            | Failure::Denied { .. }
+            | Failure::NoCredentials { .. } => drop(self.errors_of(failure.kind()).inc()),
+            _ => {}
+        }
     }
 
     fn errors_of(&self, kind: &'static str) -> Counter {
@@ -402,7 +397,7 @@ impl Operation {
         }
     }
 
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::HeadManifest => "head_manifest",
             Self::GetManifest => "get_manifest",
