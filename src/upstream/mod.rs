@@ -36,6 +36,7 @@ mod tls;
 pub mod token;
 pub mod trace;
 mod transport;
+mod trouble;
 
 use std::time::Duration;
 
@@ -72,6 +73,7 @@ pub use tls::{ClientCertificate, Tls, Verification};
 pub use token::{DOCKER_HUB_HOSTS, is_docker_hub};
 #[cfg(feature = "otel")]
 pub use transport::collector_client;
+pub use trouble::Trouble;
 
 /// The header in which a registry names the digest of a manifest.
 pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");

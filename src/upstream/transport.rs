@@ -22,7 +22,7 @@ use super::guard::{self, Guard};
 use super::limits::{self, Traffic, Travel};
 use super::proxy::Rules;
 use super::tls::Trust;
-use super::{Caller, Failure, Options};
+use super::{Caller, Failure, Options, Trouble};
 
 const OWN_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("schemabridge/", env!("CARGO_PKG_VERSION")));
 /// Connections that are kept for the next request, per host.
@@ -251,7 +251,7 @@ where
             Ok(answer) => final_answer(answer.map(reqwest::Body::wrap)),
             Err(error) => Err(match guard::refusal_in(&error) {
                 Some(refusal) => refusal.clone().into(),
-                None => Failure::Unreachable { reason: innermost(&error) },
+                None => Failure::Unreachable { trouble: Trouble::of(&error), reason: innermost(&error) },
             }),
         }
     }
@@ -261,7 +261,7 @@ where
 fn final_answer(answer: Response<reqwest::Body>) -> Result<Response<reqwest::Body>, Failure> {
     if answer.status().is_informational() {
         let reason = format!("it answered {} to a request that asked for no such thing", answer.status());
-        return Err(Failure::Unreachable { reason });
+        return Err(Failure::Unreachable { trouble: Trouble::Other, reason });
     }
     Ok(answer)
 }
