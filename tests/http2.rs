@@ -64,7 +64,7 @@ impl Stage {
 fn said(reply: &Reply) -> (u16, Vec<(String, String)>, &[u8]) {
     let mut headers: Vec<(String, String)> =
         reply.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
-    headers.retain(|(name, _)| !matches!(name.as_str(), "date" | "connection"));
+    headers.retain(|(name, _)| !matches!(name.as_str(), "date" | "connection" | "x-request-id"));
     headers.sort();
     (reply.status, headers, &reply.body)
 }

@@ -11,6 +11,7 @@ use crate::translate::EDITION;
 use crate::translate::sign::SigningKey;
 use crate::upstream::UnusableUpstream;
 use crate::upstream::route::AmbiguousNames;
+use crate::upstream::trace::Spans;
 
 use super::layers::{LayerLimits, Layers};
 use super::legacy::Refusals;
@@ -36,6 +37,8 @@ pub struct SharedOptions {
     pub edition: u32,
     /// How much work on layers there may be, where any is let do.
     pub layers: LayerLimits,
+    /// Where spans of requests go. Default nowhere.
+    pub spans: Option<Spans>,
 }
 
 impl Default for SharedOptions {
@@ -48,6 +51,7 @@ impl Default for SharedOptions {
             signing_key: None,
             edition: EDITION,
             layers: LayerLimits::default(),
+            spans: None,
         }
     }
 }
@@ -80,6 +84,7 @@ pub struct Shared {
     pub(super) blob_cache: Option<BlobCache>,
     pub(super) turns: Turns,
     pub(super) edition: u32,
+    pub(super) spans: Option<Spans>,
     pub(super) signing_key: Arc<OnceCell<Arc<SigningKey>>>,
     pub(super) refusals: Arc<Refusals>,
     pub(super) metrics: Arc<Metrics>,
@@ -102,6 +107,7 @@ impl Shared {
             blob_cache: options.blob_cache.as_ref().map(BlobCache::open).transpose()?,
             turns: Turns::new(&options.manifests),
             edition: options.edition,
+            spans: options.spans.clone(),
             signing_key: Arc::new(OnceCell::new_with(options.signing_key.clone())),
             refusals: Arc::default(),
             metrics: Arc::default(),

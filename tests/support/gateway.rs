@@ -407,7 +407,7 @@ impl Gateway {
             for (name, _) in &mut headers {
                 name.make_ascii_lowercase();
             }
-            headers.retain(|(name, _)| name != "date");
+            headers.retain(|(name, _)| !matches!(name.as_str(), "date" | "x-request-id"));
             headers.sort();
             (reply.status, headers)
         };
