@@ -256,8 +256,10 @@ async fn a_client_that_waits_too_long_is_told_how_far_it_is_and_the_work_goes_on
     let waited = gateway.get(&crane(), TAGGED).await;
     let (code, message) = waited.error();
     assert_eq!((waited.status, code.as_str(), waited.header("retry-after")), (503, "UNAVAILABLE", Some("10")));
-    assert!(message.contains("of 2 layers"), "{message}");
+    assert!(message.contains("pull it again in a while"), "{message}");
     patiently("the layer to be asked for", gate.reached(1)).await;
+    let (_, message) = gateway.get(&crane(), TAGGED).await.error();
+    assert!(message.contains("of 2 layers"), "{message}");
     let work = gateway.service().standing().work;
     assert_eq!((work.len(), work[0].layers, work[0].repository.as_str()), (1, 2, "app"));
     assert_eq!(gateway.metric("schemabridge_layers_in_work"), 1);

@@ -116,7 +116,7 @@ impl Gateway {
         let layers = &self.shared.layers;
         tokio::time::timeout(layers.derive_timeout, work).await.map_err(|_| {
             let far = work::how_far(&layers.shown(), &self.options.upstream_name, repository);
-            Fault::LayersInWork(far.unwrap_or_else(|| "it is nearly done".to_owned()))
+            Fault::LayersInWork(far.unwrap_or_else(|| "it is under way".to_owned()))
         })
     }
 
