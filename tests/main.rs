@@ -78,3 +78,4 @@ mod upstream_for_tests;
 mod upstream_proxy;
 mod upstream_tls;
 mod upstreams;
+mod warm;
