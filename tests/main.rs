@@ -45,6 +45,7 @@ mod permission;
 mod platform_choice;
 mod platforms;
 mod push;
+mod push_schema1;
 mod recook;
 mod redirects_counted;
 mod referrers;
