@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::config::ServeArguments;
 use crate::config::file::File;
-use crate::gateway::{Outcome, Service, Shown};
+use crate::gateway::{Service, Shown};
 use crate::image::reference::Reference;
 use crate::negotiate::clients::{KNOWN, KnownClient};
 use crate::store::Location;
@@ -158,16 +158,13 @@ async fn for_client(
 ) -> Result<(), String> {
     let path = path_of(image).ok_or("it names no image")?;
     let request = request_of(client, &path).map_err(|error| error.to_string())?;
-    let response = service.answer(request, SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await;
+    let asked = service.answer(request, SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
+    let response = Box::pin(asked).await;
     let status = response.status();
     if status == StatusCode::OK {
         let digest = response.headers().get(DOCKER_CONTENT_DIGEST).and_then(|digest| digest.to_str().ok());
         let digest = digest.unwrap_or_default().to_owned();
-        let is_stored =
-            response.extensions().get::<Arc<Outcome>>().is_some_and(|outcome| outcome.source == outcome.digest);
-        if !is_stored && !warmed.digests.contains(&digest) {
-            warmed.digests.push(digest);
-        } else if warmed.digests.is_empty() {
+        if !warmed.digests.contains(&digest) {
             warmed.digests.push(digest);
         }
         // Read to its end, as a client would.
