@@ -46,7 +46,14 @@ fn measure(stored: Format, target: Format, layers: usize) -> Result<(), Failed> 
     let (repository, tag, key) = ("bench/image".parse()?, "latest".parse()?, SigningKey::generate([7; 32])?);
     let cell = translate::cell(stored, target).ok_or("there is no such cell")?;
     let config = translate::config_needed(&manifest, target).then_some(config.as_ref());
-    let source = Source { manifest: &manifest, config, repository: &repository, tag: &tag, signing_key: Some(&key) };
+    let source = Source {
+        manifest: &manifest,
+        config,
+        repository: &repository,
+        tag: &tag,
+        signing_key: Some(&key),
+        learnt: None,
+    };
     let derived = cell(&source)?;
     let translation = || drop(std::hint::black_box(cell(std::hint::black_box(&source))));
 

@@ -12,8 +12,9 @@ pub mod negotiate;
 // knows the registry; nobody else sends
 pub mod upstream;
 
-// knows bytes at rest
+// know bytes at rest and bytes in motion
 pub mod store;
+pub mod transcode;
 
 // knows one request
 pub mod gateway;

@@ -140,6 +140,8 @@ async fn an_upstream_that_is_down_does_not_stop_the_start_and_the_admin_listener
     }
     assert!(run(&["healthcheck", "--admin-listen", &admin], &[]).await.status.success());
     assert!(run(&["healthcheck"], &[("SCHEMABRIDGE_ADMIN_LISTEN", &admin)]).await.status.success());
+    let by_name = admin.replace("127.0.0.1", "localhost");
+    assert!(run(&["healthcheck", "--admin-listen", &by_name], &[]).await.status.success());
     let answer = Client::curl().get("/v2/app/manifests/latest").send(served.address).await;
     assert_eq!(answer.status, 502);
     drop(served);

@@ -1,34 +1,25 @@
 //! TLS to clients: who comes in by a certificate, and that what is no TLS, or no end of a handshake, harms nobody.
 
-use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustls::client::ResolvesClientCert;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore, SignatureScheme, SupportedProtocolVersion};
+use rustls::{HandshakeKind, SupportedProtocolVersion};
 use schemabridge::gateway::door::DoorOptions;
-use schemabridge::server::tls::{HANDSHAKE_TIMEOUT, TlsOptions};
+use schemabridge::server::tls::TlsOptions;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use url::Url;
 
 use crate::commands::complaint;
 use crate::door::{ALICE, ALICES};
-use crate::support::client::{Call, Client, Reply, raw};
+use crate::support::client::{Call, Client, raw};
 use crate::support::fault::Answer;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::images::Image;
 use crate::support::process::Process;
 use crate::support::secure::{Authority, Files};
+use crate::support::secure_client::Secure;
 use crate::support::upstream::Upstream;
 use crate::support::{basic, patiently};
 
@@ -56,7 +47,7 @@ impl Authorities {
     /// TLS that asks for no certificate.
     fn tls(&self) -> TlsOptions {
         let Files { chain, key } = self.own.issue(&["gateway.test"]);
-        TlsOptions { chain, key, client_authorities: None, handshake_timeout: HANDSHAKE_TIMEOUT }
+        TlsOptions::showing(chain, key)
     }
 
     /// TLS that asks for one.
@@ -73,75 +64,6 @@ impl Authorities {
 fn door_for_certificates() -> DoorOptions {
     let certificates = ["*.ci.example", "spiffe://example/ns/build/*"].map(|name| name.parse().unwrap()).to_vec();
     DoorOptions { certificates, ..DoorOptions::default() }
-}
-
-/// A client within TLS, which takes sessions up again where it can.
-struct Secure {
-    config: Arc<ClientConfig>,
-    card: Arc<Card>,
-}
-
-/// What a client shows: its certificate, until it is told to hide it.
-#[derive(Debug)]
-struct Card {
-    certificate: Option<Arc<CertifiedKey>>,
-    hidden: AtomicBool,
-}
-
-impl ResolvesClientCert for Card {
-    fn resolve(&self, _authorities: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.certificate.clone().filter(|_| !self.hidden.load(Ordering::SeqCst))
-    }
-
-    fn has_certs(&self) -> bool {
-        self.certificate.is_some()
-    }
-}
-
-impl Secure {
-    fn new(authority: &Path, version: &'static SupportedProtocolVersion, shows: Option<&Files>) -> Self {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
-        let certificate = shows.map(|files| {
-            let chain = vec![CertificateDer::from_pem_file(&files.chain).unwrap()];
-            let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
-            Arc::new(CertifiedKey::from_der(chain, key, &provider).unwrap())
-        });
-        let card = Arc::new(Card { certificate, hidden: AtomicBool::new(false) });
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_cert_resolver(Arc::clone(&card) as _);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Self { config: Arc::new(config), card }
-    }
-
-    /// Shows no certificate any more.
-    fn hide(&self) {
-        self.card.hidden.store(true, Ordering::SeqCst);
-    }
-
-    async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("gateway.test").unwrap();
-        patiently("the handshake", TlsConnector::from(Arc::clone(&self.config)).connect(name, stream)).await
-    }
-
-    /// Sends the call on a connection of its own. `None` where nothing was answered because no connection came to be.
-    async fn ask(&self, address: SocketAddr, call: &Call) -> Option<(HandshakeKind, Reply)> {
-        let stream = self.connect(address).await.ok()?;
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"http/1.1".as_slice()));
-        let kind = stream.get_ref().1.handshake_kind().unwrap();
-        let mut open = call.open_over(stream, address).await;
-        patiently("the answer within TLS", open.rest()).await;
-        (!open.received().is_empty()).then(|| (kind, open.reply(false)))
-    }
-
-    async fn reply(&self, gateway: &Gateway, call: &Call) -> Reply {
-        self.ask(gateway.address(), call).await.expect("an answer").1
-    }
 }
 
 fn get(authorization: &str) -> Call {
@@ -274,8 +196,7 @@ async fn what_is_no_tls_and_who_never_ends_a_handshake_are_cut_off() {
     let hurried = TlsOptions { handshake_timeout: Duration::from_millis(50), ..authorities.tls() };
     let setup = |tls: &TlsOptions| Setup::default().tls_to_clients(tls);
     let gateway = setup(&authorities.tls()).before(&upstream).await;
-    for bytes in [&b"GET /v2/ HTTP/1.1\r\nHost: gateway.test\r\n\r\n"[..], &[0; 64], &[0x16, 0x03, 0x01, 0xff, 0xff, 0]]
-    {
+    for bytes in [&[0; 64][..], b"get", &[0x16, 0x03, 0x01, 0xff, 0xff, 0]] {
         let gateway = setup(&hurried).before(&upstream).await;
         let answer = raw(gateway.address(), bytes).await;
         assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");

@@ -44,8 +44,14 @@ fn schema1(manifest: &Manifest, name: &str) -> Result<Derived, Untranslatable> {
     let config = std::fs::read(file("inputs", &format!("{name}.config.json"))).unwrap();
     let (repository, tag): (Repository, Tag) = ("test/repo".parse().unwrap(), "tag-1".parse().unwrap());
     let signing_key = SigningKey::generate([7; 32]).unwrap();
-    let source =
-        Source { manifest, config: Some(&config), repository: &repository, tag: &tag, signing_key: Some(&signing_key) };
+    let source = Source {
+        manifest,
+        config: Some(&config),
+        repository: &repository,
+        tag: &tag,
+        signing_key: Some(&signing_key),
+        learnt: None,
+    };
     translate::cell(manifest.format(), Format::Schema1).expect("the table has this cell")(&source)
 }
 

@@ -22,10 +22,13 @@ tools=$!
 trap '[[ -z "$tools" ]] || kill "$tools" || true; rm -f "$log"' EXIT
 
 section 'Debian packages'
-tests/packages.sh build-essential curl docker-registry skopeo podman buildah containerd docker.io python3-venv \
-    exfat-fuse exfatprogs squid bsdutils systemd
+tests/packages.sh build-essential curl openssl nghttp2-client docker-registry skopeo zstd podman buildah containerd docker.io python3-venv \
+    exfat-fuse exfatprogs squid bsdutils systemd prometheus chromium
 # A node of another origin brings its own npm, which Debian's would be at odds with.
 command -v npm >/dev/null || tests/packages.sh nodejs npm
+
+section 'Tools from PyPI'
+tests/python_tools.sh
 
 section 'Servers of buckets'
 tests/buckets.sh
@@ -41,6 +44,12 @@ if ! wait "$tools"; then
 fi
 tools=
 grep -v '^go: downloading' "$log"
+
+section 'The chart'
+tests/helm.sh
+
+section 'Alerts and dashboard'
+tests/alerts.sh
 
 section 'Real tests: real registries and real clients'
 if ((EUID != 0)); then

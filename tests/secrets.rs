@@ -202,6 +202,9 @@ async fn secrets_are_in_no_log_no_error_and_no_file() {
     let gateway = setup.before(&upstream).await;
     let replies = live_through_everything(&upstream, &gateway, &image, &secrets).await;
     assert!(replies.iter().any(|reply| reply.status == 200) && replies.iter().any(|reply| reply.status >= 500));
+    // What the operator is shown: whatever else there is to be hunted through belongs here.
+    let shown = [("metrics", gateway.metrics().into_bytes())];
+    assert!(holds(&shown[0].1, b"schemabridge_http_requests_total"), "nothing was counted");
     gateway.stop().await;
 
     let logged = log.0.lock().unwrap().clone();
@@ -210,7 +213,9 @@ async fn secrets_are_in_no_log_no_error_and_no_file() {
     assert!(kept.len() > 1000, "nothing was stored");
     let read: Vec<u8> =
         replies.iter().flat_map(|reply| [format!("{:?}", reply.headers).as_bytes(), &reply.body].concat()).collect();
-    assert_hidden(&secrets.all(), &[("log", &logged), ("store", &kept), ("answers", &read)]);
+    let mut haystacks: Vec<(&str, &[u8])> = vec![("log", &logged), ("store", &kept), ("answers", &read)];
+    haystacks.extend(shown.iter().map(|(name, text)| (*name, text.as_slice())));
+    assert_hidden(&secrets.all(), &haystacks);
 }
 
 /// No secret is in any of these, in whatever form.
@@ -274,6 +279,7 @@ async fn logins_of_the_door_are_in_no_log_and_no_error_and_go_to_no_upstream() {
     patiently("the warning", warned).await;
     let still = gateway.send(&Client::docker_17().get(TAGGED).header("Authorization", &logins[0])).await;
     assert_eq!(still.status, 200);
+    let shown = gateway.metrics().into_bytes();
     gateway.stop().await;
     for status in [200, 401, 429] {
         assert!(replies.iter().any(|reply| reply.status == status), "nothing was answered with {status}");
@@ -286,7 +292,7 @@ async fn logins_of_the_door_are_in_no_log_and_no_error_and_go_to_no_upstream() {
     let secrets =
         [("password", &password), ("wrong", &wrong), ("mistyped", &mistyped), ("token", &token), ("hash", &hash)];
     let secrets = secrets.map(|(place, secret)| (place, secret.as_str()));
-    assert_hidden(&secrets, &[("log", &logged), ("answers", &read), ("upstream", &sent)]);
+    assert_hidden(&secrets, &[("log", &logged), ("answers", &read), ("upstream", &sent), ("metrics", &shown)]);
 }
 
 #[test]

@@ -105,7 +105,7 @@ async fn a_reload_that_fails_is_over_too() {
     assert_eq!(manager.hears().await[0], "RELOADING=1");
     let over = manager.hears().await;
     assert_eq!(over[0], "READY=1");
-    assert!(over[1].starts_with("STATUS=the configuration cannot be used"), "{over:?}");
+    assert!(over[1].starts_with("STATUS=what was read again cannot be used"), "{over:?}");
 }
 
 #[tokio::test]

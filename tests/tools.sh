@@ -25,4 +25,4 @@ tool crane github.com/google/go-containerregistry/cmd/crane v0.22.1
 tool oras oras.land/oras/cmd/oras v1.3.6
 tool regctl github.com/regclient/regclient/cmd/regctl v0.11.7
 tool helm helm.sh/helm/v3/cmd/helm v3.22.0
-tool kustomize sigs.k8s.io/kustomize/kustomize/v5 v5.8.3
+tool kustomize sigs.k8s.io/kustomize/kustomize/v5 v5.7.1

@@ -51,6 +51,7 @@ fn derive(name: &str, stored: Format) -> Result<Manifest, Untranslatable> {
         repository: &"test/repo".parse().unwrap(),
         tag: &"tag-1".parse().unwrap(),
         signing_key: Some(&key()),
+        learnt: None,
     };
     let derived = cell(stored, Format::Schema1).unwrap()(&source)?;
     let parsed = Manifest::parse(derived.bytes).unwrap();

@@ -12,11 +12,12 @@ use serde_json::value::RawValue;
 
 use schemabridge::image::digest::Digest;
 use schemabridge::image::json::{self, Dialect};
+use schemabridge::image::layer::{Compression, LayerFacts};
 use schemabridge::image::manifest::{Content, Manifest};
 use schemabridge::image::media_type::Format;
 use schemabridge::image::oci::ImageManifest;
 use schemabridge::image::schema1::Schema1;
-use schemabridge::translate::{Derived, SigningKey, Source, cell, empty_layer};
+use schemabridge::translate::{Derived, Learnt, SigningKey, Source, cell, empty_layer, layers_read, upgrade_for};
 
 static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate([7; 32]).unwrap());
 
@@ -211,9 +212,29 @@ impl Image {
             repository: &"library/thing".parse().unwrap(),
             tag: &"v1".parse().unwrap(),
             signing_key: Some(&KEY),
+            learnt: None,
         };
         cell(stored.format(), target).unwrap()(&source).unwrap()
     }
+}
+
+/// What a schema 1 of this image is upgraded to.
+fn upgraded(image: &Image, schema1: &Manifest, target: Format) -> Derived {
+    let facts = blobs(&image.steps).map(|blob| {
+        let diff_id = format!("sha256:{blob:064x}").parse().unwrap();
+        (Digest::sha256(&[blob]), LayerFacts { diff_id, size: 9, compression: Compression::Gzip })
+    });
+    let learnt = Learnt { facts: facts.collect(), ..Learnt::default() };
+    assert_eq!(layers_read(schema1).unwrap(), learnt.facts.keys().cloned().collect());
+    let source = Source {
+        manifest: schema1,
+        config: None,
+        repository: &"library/thing".parse().unwrap(),
+        tag: &"v1".parse().unwrap(),
+        signing_key: None,
+        learnt: Some(&learnt),
+    };
+    upgrade_for(schema1, target).unwrap()(&source).unwrap()
 }
 
 fn parsed(derived: &Derived) -> Manifest {
@@ -289,6 +310,20 @@ proptest! {
         prop_assert_eq!(&Digest::sha256(schema1.payload()), &derived.digest);
         prop_assert_eq!(parsed(&derived).digest().clone(), derived.digest);
         prop_assert!(schema1.is_signed());
+    }
+
+    /// Down and up again: the image ID survives, and in Docker's own format the whole manifest.
+    #[test]
+    fn an_upgrade_gives_back_the_classic_image_that_schema1_was_made_of(image in classic_image()) {
+        prop_assume!(blobs(&image.steps).next().is_some());
+        let stored = image.as_schema2();
+        let schema1 = parsed(&image.translate(&stored, Format::Schema1));
+        let schema2 = upgraded(&image, &schema1, Format::Schema2);
+        prop_assert_eq!(&schema2.bytes, stored.bytes());
+        prop_assert_eq!(&schema2.blobs[0].bytes, image.config.as_bytes());
+        let oci = upgraded(&image, &schema1, Format::Oci);
+        prop_assert_eq!(&oci.blobs, &schema2.blobs);
+        prop_assert_eq!(oci.bytes, image.translate(&stored, Format::Oci).bytes);
     }
 
     #[test]

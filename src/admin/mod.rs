@@ -1,135 +1,149 @@
 //! Floor 6: the operator's listener.
+//!
+//! Health and metrics name nobody's images and are open to whoever reaches the listener. All the rest shows what is pulled
+//! and by whom, so it is the operator's alone: see [`access`].
 
+pub mod access;
+mod api;
+mod exposition;
 mod health;
+mod page;
+mod refresh;
 
 use std::error::Error;
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use prometheus_client::registry::Registry;
-use url::form_urlencoded;
 
-use crate::gateway::Service;
-use crate::gateway::refresh::{Named, Unforgettable};
+use crate::gateway::{Peer, Service};
 
+use access::Access;
 pub use health::Health;
+pub use refresh::IMAGES_MAX;
 
-/// The type of the text that Prometheus reads.
-const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// How many bytes of body a request may have: only that of a refresh is read.
-const BODY_BYTES_MAX: usize = 64 * 1024;
-/// How long that may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many images one request may name: each is looked for in all that is remembered.
-pub const IMAGES_MAX: usize = 100;
+const NOWHERE: &str = "there is /, /api/clients, /api/status, /livez, /readyz, /startupz, /metrics and /refresh\n";
 
-/// A status and the sentence that goes with it.
-type Said = (StatusCode, String);
-
-/// Answers `/livez`, `/readyz`, `/startupz`, `/metrics` and `/refresh`.
-pub async fn answer<Body>(
-    request: Request<Body>,
-    registry: &Registry,
-    service: &Service,
-    health: &Health,
-) -> Response<Full<Bytes>>
-where
-    Body: http_body::Body<Data = Bytes>,
-    Body::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    let is_read_only = matches!(*request.method(), Method::GET | Method::HEAD);
-    let path = request.uri().path();
-    let (status, content_type, text) = match (health.of(path), path) {
-        (Some(_), _) | (None, "/metrics") if !is_read_only => {
-            (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned())
-        }
-        (Some((status, word)), _) => (status, TEXT, format!("{word}\n")),
-        (None, "/metrics") => match metrics(registry) {
-            Ok(text) => (StatusCode::OK, METRICS, text),
-            Err(error) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("the metrics cannot be written: {error}\n"))
-            }
-        },
-        (None, "/refresh") => {
-            let (status, text) = refresh(request, service).await.unwrap_or_else(|refusal| refusal);
-            (status, TEXT, text)
-        }
-        (None, _) => {
-            (StatusCode::NOT_FOUND, TEXT, "there is /livez, /readyz, /startupz, /metrics and /refresh\n".to_owned())
-        }
-    };
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+/// What the operator sees and does.
+pub struct Admin {
+    registry: Registry,
+    service: Arc<Service>,
+    access: Access,
+    health: Health,
 }
 
-fn metrics(registry: &Registry) -> Result<String, std::fmt::Error> {
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, registry)?;
-    Ok(text)
+/// What is answered, before the headers that every answer has.
+struct Answer {
+    status: StatusCode,
+    content_type: &'static str,
+    text: Bytes,
+    headers: HeaderMap,
 }
 
-/// Forgets what the tags of images name; says a line for each.
-async fn refresh<Body>(request: Request<Body>, service: &Service) -> Result<Said, Said>
-where
-    Body: http_body::Body<Data = Bytes>,
-    Body::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    let refused = |status, text: &str| Err((status, format!("{text}\n")));
-    if request.method() != Method::POST {
-        return refused(StatusCode::METHOD_NOT_ALLOWED, "only POST");
+impl Answer {
+    fn new(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Self {
+        Self { status, content_type, text: text.into(), headers: HeaderMap::new() }
     }
-    // A browser on this machine can be led to any address of it, but says on whose behalf it comes.
-    if request.headers().contains_key(ORIGIN) {
-        return refused(StatusCode::FORBIDDEN, "not for pages of the web");
+
+    fn words(status: StatusCode, text: impl Into<Bytes>) -> Self {
+        Self::new(status, TEXT, text)
     }
-    let (head, body) = request.into_parts();
-    let reading = Limited::new(body, BODY_BYTES_MAX).collect();
-    let body = match tokio::time::timeout(BODY_TIMEOUT, reading).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            return refused(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {BODY_BYTES_MAX} bytes"));
-        }
-        Ok(Err(_)) | Err(_) => return refused(StatusCode::BAD_REQUEST, "the body did not arrive"),
-    };
-    let named = named(head.uri.query().unwrap_or_default(), &body)?;
-    let forgotten = service.forget(&named).await.map_err(|error| {
-        let status = match error {
-            Unforgettable::Malformed(_) => StatusCode::BAD_REQUEST,
-            Unforgettable::Unknown { .. } => StatusCode::NOT_FOUND,
+
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+}
+
+impl Admin {
+    /// Shows this gateway and these metrics to whoever may see them.
+    pub fn new(registry: Registry, service: Arc<Service>, access: Access) -> Self {
+        Self { registry, service, access, health: Health::default() }
+    }
+
+    /// How the gateway is, for whoever starts and stops it to say.
+    pub const fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Answers one request.
+    pub async fn answer<Body>(&self, request: Request<Body>, peer: Peer) -> Response<Full<Bytes>>
+    where
+        Body: http_body::Body<Data = Bytes>,
+        Body::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let answer = match self.open_to_all(&request) {
+            Some(answer) => answer,
+            None => self.for_the_operator(request, peer).await,
         };
-        (status, format!("{error}\n"))
-    })?;
-    let lines = named.images.iter().zip(forgotten).map(|(image, callers)| match callers {
-        0 => format!("{image}: nothing was remembered\n"),
-        1 => format!("{image}: forgotten for 1 caller\n"),
-        callers => format!("{image}: forgotten for {callers} callers\n"),
-    });
-    Ok((StatusCode::OK, lines.collect()))
-}
+        let Answer { status, content_type, text, headers } = answer;
+        let mut response = Response::new(Full::from(text));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        page::protect(response.headers_mut());
+        response
+    }
 
-/// What a form names, in the query and in the body.
-fn named(query: &str, body: &[u8]) -> Result<Named, Said> {
-    let refused = |text: String| Err((StatusCode::BAD_REQUEST, format!("{text}\n")));
-    let mut named = Named::default();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()).chain(form_urlencoded::parse(body)) {
-        match name.as_ref() {
-            "image" => named.images.push(value.into_owned()),
-            "ns" => named.registry = Some(value.into_owned()),
-            "host" => named.host = Some(value.into_owned()),
-            _ => return refused(format!("`{name}` is unknown: expected `image`, `ns` or `host`")),
+    /// Health and metrics.
+    fn open_to_all<Body>(&self, request: &Request<Body>) -> Option<Answer> {
+        let path = request.uri().path();
+        Some(match (self.health.of(path), path) {
+            (Some(_), _) | (None, "/metrics") if !is_read_only(request.method()) => read_only(),
+            (Some((status, word)), _) => Answer::words(status, format!("{word}\n")),
+            (None, "/metrics") => match exposition::metrics(&self.registry, request.headers()) {
+                Ok((content_type, text)) => Answer::new(StatusCode::OK, content_type, text),
+                Err(error) => Answer::words(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("the metrics cannot be written: {error}\n"),
+                ),
+            },
+            (None, _) => return None,
+        })
+    }
+
+    /// What names repositories and clients.
+    async fn for_the_operator<Body>(&self, request: Request<Body>, peer: Peer) -> Answer
+    where
+        Body: http_body::Body<Data = Bytes>,
+        Body::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        if let Err(refusal) = self.access.admit(&head, peer).await {
+            return refusal.into_answer();
+        }
+        let path = head.uri.path();
+        if path == "/refresh" {
+            let request = Request::from_parts(head, body);
+            let (status, text) = refresh::refresh(request, &self.service).await.unwrap_or_else(|refusal| refusal);
+            return Answer::words(status, text);
+        }
+        if !is_read_only(&head.method) {
+            return read_only();
+        }
+        match (path, page::file(path)) {
+            ("/api/clients", _) => json(&api::clients(&self.service)),
+            ("/api/status", _) => json(&api::status(&self.service)),
+            (_, Some((content_type, text))) => Answer::new(StatusCode::OK, content_type, text),
+            (_, None) => Answer::words(StatusCode::NOT_FOUND, NOWHERE),
         }
     }
-    match named.images.len() {
-        0 => refused("no image is named: expected `image=repository:tag`".to_owned()),
-        1..=IMAGES_MAX => Ok(named),
-        _ => refused(format!("more than {IMAGES_MAX} images are named")),
-    }
+}
+
+fn is_read_only(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+fn read_only() -> Answer {
+    Answer::words(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n")
+}
+
+fn json(value: &serde_json::Value) -> Answer {
+    Answer::new(StatusCode::OK, "application/json", format!("{value}\n"))
 }

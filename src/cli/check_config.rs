@@ -26,6 +26,7 @@ pub(super) fn run(arguments: &Arguments, file: &File, line: &CommandLine) -> Res
     let options = arguments.serve.options(file)?;
     options.site.check()?;
     serve::tls(&arguments.serve)?;
+    serve::access(&arguments.serve.admin)?;
     let shown = crate::config::in_force(&line.flags()?, &arguments.serve.gateway, file, &options)?;
     print(shown.as_bytes())
 }

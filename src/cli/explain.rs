@@ -5,6 +5,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use clap::Args;
@@ -131,7 +132,7 @@ async fn explain(arguments: &Arguments) -> Result<Explanation, Failure> {
     for client in KNOWN {
         let request = request_of(client, &format!("/v2/{repository}/manifests/{tag}"))?;
         let response = gateway.answer(request, SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await;
-        let outcome = response.extensions().get::<Outcome>().cloned().unwrap_or_default();
+        let outcome = response.extensions().get::<Arc<Outcome>>().cloned().unwrap_or_default();
         explanation.stored = explanation.stored.or(outcome.stored);
         explanation.digest = explanation.digest.or_else(|| outcome.source.clone());
         explanation.clients.push(verdict(client, response, &outcome).await);

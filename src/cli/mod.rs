@@ -4,13 +4,16 @@ mod check_config;
 mod client_config;
 mod explain;
 mod healthcheck;
+mod limits;
 mod log;
 mod operator;
+mod process;
 mod refresh;
 mod reload;
 mod serve;
 mod store;
 mod systemd;
+mod telemetry;
 mod translate;
 
 use std::ffi::OsString;

@@ -4,6 +4,7 @@ use clap::Args;
 use url::form_urlencoded;
 
 use crate::config::ListenAddress;
+use crate::config::admin::AdminArguments;
 
 use super::operator::ask;
 use super::{Failure, print};
@@ -26,11 +27,15 @@ pub(super) struct Arguments {
     /// The admin listener of the gateway
     #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001")]
     admin_listen: ListenAddress,
+    /// Who the operator is.
+    #[command(flatten)]
+    admin: AdminArguments,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let token = arguments.admin.token()?;
     for images in arguments.images.chunks(IMAGES_AT_ONCE) {
-        let answer = ask(&arguments.admin_listen, "POST", &target(images, arguments))?;
+        let answer = ask(&arguments.admin_listen, "POST", &target(images, arguments), token.as_ref())?;
         if !answer.is_ok() {
             return Err(match answer.text.trim() {
                 "" => format!("the gateway answered `{}`", answer.status_line).into(),

@@ -15,6 +15,7 @@ use tokio::signal::unix::Signal;
 use crate::config::ServeArguments;
 use crate::config::file::File;
 use crate::gateway::Service;
+use crate::server::tls::Tls;
 
 use super::{Command, CommandLine, Failure, systemd};
 
@@ -51,30 +52,94 @@ impl Metrics {
     }
 }
 
-/// Reads the configuration again on SIGHUP and when the file changes; never returns. One that cannot be used changes
-/// nothing.
-pub(super) async fn keep_up(mut again: Again, mut hangup: Signal, service: Arc<Service>, metrics: Metrics) {
+/// Reads the configuration and the certificates again on SIGHUP and when their files change; never returns. What cannot be
+/// used changes nothing.
+pub(super) async fn keep_up(
+    mut again: Again,
+    mut hangup: Signal,
+    service: Arc<Service>,
+    tls: Option<Tls>,
+    metrics: Metrics,
+) {
     loop {
-        tokio::select! {
-            _ = hangup.recv() => again.file.has_changed().await,
-            () = again.file.change() => true,
+        let change = tokio::select! {
+            _ = hangup.recv() => {
+                again.file.has_changed().await;
+                Change::Told
+            }
+            () = again.file.change() => Change::Configuration,
+            () = certificates_change(tls.as_ref()) => Change::Certificates,
         };
         systemd::reloading();
-        let read = again.read(&service);
-        let result = match &read {
-            Ok(()) => {
-                metrics.note_success();
-                tracing::info!("the configuration was read again and is in force");
-                "ok"
-            }
-            Err(error) => {
-                tracing::error!(%error, "the configuration cannot be used; the one before stays in force");
-                "failed"
-            }
+        let configuration = (change != Change::Certificates).then(|| again.take_effect(&service));
+        let certificates = match change {
+            Change::Configuration => None,
+            Change::Told | Change::Certificates => certificates_take_effect(tls.clone()).await,
         };
-        systemd::reloaded(&read);
-        metrics.reloads.get_or_create(&Reload { result }).inc();
+        let is_in_force = [configuration, certificates].iter().flatten().all(|taken| *taken == Taken::Ok);
+        let taken = if is_in_force { Taken::Ok } else { Taken::Failed };
+        systemd::reloaded(taken);
+        if is_in_force {
+            metrics.note_success();
+        }
+        metrics.reloads.get_or_create(&Reload { result: taken.as_str() }).inc();
     }
+}
+
+/// What is to be read again, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// All, because somebody said so.
+    Told,
+    /// The file, because it is another.
+    Configuration,
+    /// Certificates, likewise.
+    Certificates,
+}
+
+/// What became of something that was read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is in force.
+    Ok,
+    /// What was before is.
+    Failed,
+}
+
+impl Taken {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+async fn certificates_change(tls: Option<&Tls>) {
+    let Some(tls) = tls else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let looking = tls.clone();
+        if tokio::task::spawn_blocking(move || looking.files_have_changed()).await.unwrap_or_default() {
+            return;
+        }
+    }
+}
+
+/// Nothing where there is no TLS.
+async fn certificates_take_effect(tls: Option<Tls>) -> Option<Taken> {
+    let tls = tls?;
+    let read = tokio::task::spawn_blocking(move || tls.read_again()).await.map_err(|error| error.to_string());
+    Some(match read.and_then(|read| read) {
+        Ok(()) => {
+            tracing::info!("the certificates were read again and are in force");
+            Taken::Ok
+        }
+        Err(error) => {
+            tracing::error!(%error, "the certificates cannot be used; those before stay in force");
+            Taken::Failed
+        }
+    })
 }
 
 /// What it takes to read the configuration again.
@@ -92,6 +157,19 @@ impl Again {
     pub(super) fn new(line: CommandLine, arguments: &ServeArguments, file: &File, listened: Vec<SocketAddr>) -> Self {
         let watched = Watched::new(arguments.config.clone());
         Self { line, file: watched, arguments: arguments.clone(), tables: file.clone(), listened }
+    }
+
+    fn take_effect(&self, service: &Service) -> Taken {
+        match self.read(service) {
+            Ok(()) => {
+                tracing::info!("the configuration was read again and is in force");
+                Taken::Ok
+            }
+            Err(error) => {
+                tracing::error!(%error, "the configuration cannot be used; the one before stays in force");
+                Taken::Failed
+            }
+        }
     }
 
     fn read(&self, service: &Service) -> Result<(), Failure> {

@@ -145,6 +145,10 @@ async fn stat(arguments: &StoreArguments, form: Form) -> Result<(), Failure> {
         let kind = match &object.name {
             Some(Name::Document { edition, .. }) => format!("documents of edition {edition}"),
             Some(Name::Recipe { edition, .. }) => format!("recipes of edition {edition}"),
+            Some(Name::Config { edition, .. }) => format!("configs of edition {edition}"),
+            Some(Name::Facts { .. }) => "facts of layers".to_owned(),
+            Some(Name::Transcoding { .. } | Name::Transcoded { .. }) => "transcodings".to_owned(),
+            Some(Name::Layer { .. }) => "transcoded layers".to_owned(),
             Some(Name::Claim) => "claims".to_owned(),
             Some(Name::SigningKey) => "signing key".to_owned(),
             Some(Name::Staged) => "staged".to_owned(),
@@ -209,10 +213,14 @@ async fn gc(arguments: &GcArguments) -> Result<(), Failure> {
 
 fn in_words(swept: &Swept, occasion: Occasion) -> String {
     let Swept { recipes, documents, documents_of_older_editions, documents_bytes, leftovers, .. } = swept;
+    let layers = match swept.layers {
+        0 => String::new(),
+        layers => format!("{layers} transcoded layers of {} bytes, ", swept.layers_bytes),
+    };
     let verb = if occasion == Occasion::Rehearsal { "would remove" } else { "removed" };
     format!(
         "{verb} {recipes} recipes, {documents} documents of {documents_bytes} bytes ({documents_of_older_editions} of \
-         older editions), {leftovers} leftovers\n"
+         older editions), {layers}{leftovers} leftovers\n"
     )
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::systemd::{NotifyState, tell, watchdog};
 
-use super::Failure;
+use super::reload::Taken;
 
 /// What systemd allows beyond the time that the end may take.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -23,10 +23,10 @@ pub(super) fn reloading() {
 }
 
 /// It was read; clients are answered on, whether it could be used or not.
-pub(super) fn reloaded(read: &Result<(), Failure>) {
-    let status = match read {
-        Ok(()) => "the configuration was read again and is in force",
-        Err(_) => "the configuration cannot be used; the one before stays in force",
+pub(super) fn reloaded(taken: Taken) {
+    let status = match taken {
+        Taken::Ok => "what was read again is in force",
+        Taken::Failed => "what was read again cannot be used; what was before stays in force",
     };
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }

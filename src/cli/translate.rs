@@ -75,6 +75,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         repository: &arguments.repository,
         tag: &arguments.tag,
         signing_key: Some(&key),
+        learnt: None,
     })
     .map_err(|reason| format!("cannot be translated to {}: {reason}", target.name()))?;
     print(&derived.bytes)

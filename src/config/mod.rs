@@ -1,6 +1,7 @@
 //! Floor 6: what the operator says, from flags, their `SCHEMABRIDGE_…` twins and a file. Nothing else reads the
 //! environment.
 
+pub mod admin;
 mod auth;
 pub mod clients;
 mod door;
@@ -8,10 +9,12 @@ mod environment;
 pub mod file;
 mod keys;
 pub mod lifecycle;
+pub mod limits;
 mod listen;
 mod mistake;
 pub mod systemd;
 pub mod tables;
+pub mod telemetry;
 pub mod tls;
 mod unusable;
 pub(crate) mod values;
@@ -34,6 +37,7 @@ use crate::store::{Bucket, Location};
 use crate::translate::sign::SigningKey;
 use crate::upstream::{self, Redirects, Tls};
 
+use admin::AdminArguments;
 use auth::{AuthArguments, Binding};
 use clients::{ClientTable, UnusableClient};
 use door::DoorArguments;
@@ -42,9 +46,11 @@ use environment::{platform_settings, registry_proxy, state_directory};
 use file::File;
 pub use keys::{documentation, flags_in_force};
 use lifecycle::LifecycleArguments;
+use limits::{LimitArguments, RequestArguments};
 pub use listen::{InvalidListenAddress, ListenAddress};
 pub use mistake::one_line;
 use tables::{BlobCacheTable, UpstreamTable};
+use telemetry::TelemetryArguments;
 use tls::TlsArguments;
 pub use unusable::Unusable;
 
@@ -78,10 +84,18 @@ pub struct ServeArguments {
     #[command(flatten)]
     pub door: DoorArguments,
 
-    /// Where the operator connects, written likewise: /livez, /readyz, /startupz, /metrics and /refresh. The socket that
-    /// systemd passes as `admin` stands in its place
+    /// How much clients may have.
+    #[command(flatten)]
+    pub limits: LimitArguments,
+
+    /// Where the operator connects, written likewise: the page, /api/clients, /api/status, /livez, /readyz, /startupz,
+    /// /metrics and /refresh. The socket that systemd passes as `admin` stands in its place
     #[arg(long, env = "SCHEMABRIDGE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:5001")]
     pub admin_listen: ListenAddress,
+
+    /// Who the operator is.
+    #[command(flatten)]
+    pub admin: AdminArguments,
 
     /// The settings of the gateway itself.
     #[command(flatten)]
@@ -98,6 +112,10 @@ pub struct ServeArguments {
     /// What is logged: error, warn, info, debug or trace
     #[arg(long, env = "SCHEMABRIDGE_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = values::log_level)]
     pub log_level: tracing::Level,
+
+    /// What is told of requests.
+    #[command(flatten)]
+    pub telemetry: TelemetryArguments,
 
     /// Test builds only: the process stops here, to be killed
     #[cfg(debug_assertions)]
@@ -134,9 +152,10 @@ impl ServeArguments {
         let (gateway, bounds) = (&self.gateway, self.bounds.bounds());
         let store = (gateway.store.store.clone(), gateway.store.store_endpoint.clone(), bounds);
         let memory = (gateway.cache_size, gateway.signing_key.clone(), file.tables.blob_cache.clone());
-        let connections =
-            (self.listen.clone(), self.tls.files().ok(), self.admin_listen.clone(), self.lifecycle.clone());
-        (connections, store, memory, self.log_format, self.log_level)
+        let connections = (self.listen.clone(), self.tls.files().ok(), self.lifecycle.clone());
+        let operator = (self.admin_listen.clone(), self.admin.clone());
+        let log = (self.log_format, self.log_level, self.telemetry.clone());
+        (connections, operator, self.limits.clone(), gateway.requests.start_only(), store, memory, log)
     }
 }
 
@@ -233,6 +252,10 @@ pub struct GatewayArguments {
     #[arg(long, env = "SCHEMABRIDGE_SIGNING_KEY", value_name = "FILE")]
     pub signing_key: Option<PathBuf>,
 
+    /// What a request may ask of the gateway.
+    #[command(flatten)]
+    pub requests: RequestArguments,
+
     /// How long a connection to the upstream may take to be made
     #[arg(long, env = "SCHEMABRIDGE_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
     pub connect_timeout: Duration,
@@ -306,6 +329,7 @@ impl BoundsArguments {
     /// The bounds that these say.
     pub const fn bounds(&self) -> Bounds {
         Bounds {
+            layers_bytes_max: Some(Bounds::LAYERS_BYTES_MAX),
             documents_bytes_max: Some(self.store_max_size),
             recipes_max: self.store_max_recipes,
             recipe_age_max: self.recipe_max_age,
@@ -403,6 +427,7 @@ impl GatewayArguments {
             store: self.store.location()?,
             cache_bytes: self.cache_size,
             blob_cache: file.tables.blob_cache.as_ref().map(BlobCacheTable::options),
+            manifests: self.requests.manifests(),
             signing_key: self.signing_key.as_ref().map(|file| signing_key(file).map(Arc::new)).transpose()?,
             ..SharedOptions::default()
         };
@@ -468,6 +493,7 @@ impl GatewayArguments {
             answer_timeout: self.answer_timeout,
             idle_timeout: self.idle_timeout,
             document_timeout: self.document_timeout,
+            uploads: self.requests.uploads(),
             token_realms: self.token_realm.clone(),
             redirects: self.redirects.into(),
             redirect_hosts: self.redirect_hosts.clone(),

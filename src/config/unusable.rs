@@ -43,6 +43,16 @@ pub enum Unusable {
         /// What is not, and what it is for.
         lacking: &'static str,
     },
+    /// Certificates and keys that are not as many.
+    #[error(
+        "--tls-cert is there {certificates} times and --tls-key {keys} times: expected a key for each certificate, in the same order"
+    )]
+    Unpaired {
+        /// How many certificates.
+        certificates: usize,
+        /// How many keys.
+        keys: usize,
+    },
     /// What is said of a client.
     #[error("[[client]] number {number}: {reason}")]
     Client {

@@ -5,13 +5,20 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
+use prometheus_client::metrics::counter::Counter;
 
 use crate::image::digest::{Digest, Verifier};
 use crate::store::blobs::{BlobBody, Broken};
 use crate::upstream::{Failure, StreamedBody};
 
+use super::passage::Passage;
+
 /// The body of an answer.
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    /// The request that it answers, which is over with it.
+    passage: Option<Box<Passage>>,
+}
 
 enum Kind {
     Whole(Option<Bytes>),
@@ -37,19 +44,28 @@ enum Judge {
 }
 
 impl Body {
+    const fn of(kind: Kind) -> Self {
+        Self { kind, passage: None }
+    }
+
+    /// Ends this request with itself.
+    pub(super) fn ending(self, passage: Box<Passage>) -> Self {
+        Self { passage: Some(passage), ..self }
+    }
+
     /// No bytes.
     pub const fn empty() -> Self {
-        Self(Kind::Whole(None))
+        Self::of(Kind::Whole(None))
     }
 
     /// These bytes.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
-        Self(Kind::Whole(Some(bytes.into())))
+        Self::of(Kind::Whole(Some(bytes.into())))
     }
 
     /// The upstream's body, as it arrives.
     pub fn streamed(rest: StreamedBody) -> Self {
-        Self(Kind::Streamed(Box::new(rest)))
+        Self::of(Kind::Streamed(Box::new(rest)))
     }
 
     /// The start of a document that was read already, then the rest, checked against its digest at the end.
@@ -57,18 +73,18 @@ impl Body {
         let mut verifier = Verifier::new(expected.algorithm());
         verifier.update(&start);
         let judge = Some(Judge::Digest { expected: expected.clone(), verifier: Box::new(verifier) });
-        Self(Kind::Checked(Box::new(Checked { held: Some(start), rest, judge })))
+        Self::of(Kind::Checked(Box::new(Checked { held: Some(start), rest, judge })))
     }
 
     /// The upstream's body, which does not say its length, under one that was learnt elsewhere.
     pub fn of_length(rest: StreamedBody, length: u64) -> Self {
         let judge = Some(Judge::Length { expected: length, seen: 0 });
-        Self(Kind::Checked(Box::new(Checked { held: None, rest, judge })))
+        Self::of(Kind::Checked(Box::new(Checked { held: None, rest, judge })))
     }
 
     /// A blob of the cache, as it is read.
     pub fn kept(blob: BlobBody) -> Self {
-        Self(Kind::Kept(Box::new(blob)))
+        Self::of(Kind::Kept(Box::new(blob)))
     }
 }
 
@@ -77,27 +93,25 @@ impl http_body::Body for Body {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        match &mut self.0 {
-            Kind::Whole(bytes) => {
-                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
-            }
-            Kind::Streamed(rest) => said(Pin::new(rest.as_mut()).poll_frame(context)),
-            Kind::Checked(checked) => said(checked.poll_frame(context)),
-            Kind::Kept(blob) => said(Pin::new(blob.as_mut()).poll_frame(context)),
+        let frame = ready!(self.kind.poll_frame(context));
+        let Self { kind, passage: Some(passage) } = &mut *self else { return Poll::Ready(frame) };
+        match &frame {
+            Some(Ok(frame)) => passage.sent(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(broken)) => passage.broke(broken),
+            None => {}
         }
+        if frame.is_none() || kind.is_end_stream() {
+            passage.ended();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
-            Kind::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Kind::Streamed(rest) => rest.is_end_stream(),
-            Kind::Checked(checked) => checked.judge.is_none(),
-            Kind::Kept(blob) => blob.is_end_stream(),
-        }
+        self.kind.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Streamed(rest) => rest.size_hint(),
             Kind::Checked(_) => SizeHint::default(),
@@ -106,15 +120,26 @@ impl http_body::Body for Body {
     }
 }
 
-/// A body that breaks off has had its access line already, with the status that it began with.
-fn said<Fault: Into<Broken>>(
-    frame: Poll<Option<Result<Frame<Bytes>, Fault>>>,
-) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-    let frame = frame.map_err(Into::into);
-    if let Poll::Ready(Some(Err(broken))) = &frame {
-        tracing::warn!(target: "schemabridge::access", fault = %broken, "an answer broke off in its body");
+impl Kind {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self {
+            Self::Whole(bytes) => {
+                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Streamed(rest) => Pin::new(rest.as_mut()).poll_frame(context).map_err(Broken::from),
+            Self::Checked(checked) => checked.poll_frame(context).map_err(Broken::from),
+            Self::Kept(blob) => Pin::new(blob.as_mut()).poll_frame(context),
+        }
     }
-    frame
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Streamed(rest) => rest.is_end_stream(),
+            Self::Checked(checked) => checked.judge.is_none(),
+            Self::Kept(blob) => blob.is_end_stream(),
+        }
+    }
 }
 
 impl Checked {
@@ -172,5 +197,43 @@ impl Judge {
             Self::Length { expected, seen } if seen == expected => Ok(()),
             Self::Length { expected, .. } => Err(Failure::WrongLength { expected }),
         }
+    }
+}
+
+/// The body of a request, whose bytes are counted as they come.
+pub(super) struct Received<Inner> {
+    inner: Pin<Box<Inner>>,
+    bytes: Counter,
+}
+
+impl<Inner> Received<Inner> {
+    pub(super) fn new(inner: Inner, bytes: Counter) -> Self {
+        Self { inner: Box::pin(inner), bytes }
+    }
+}
+
+impl<Inner: http_body::Body<Data = Bytes>> http_body::Body for Received<Inner> {
+    type Data = Bytes;
+    type Error = Inner::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Inner::Error>>> {
+        let frame = ready!(self.inner.as_mut().poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.bytes.inc_by(data.len() as u64);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }

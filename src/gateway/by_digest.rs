@@ -312,7 +312,7 @@ enum Missing {
 
 fn handed(document: store::Document) -> Handed {
     let store::Document { recipe, bytes } = document;
-    let derived = Derived { bytes, digest: recipe.derived.clone(), format: recipe.target };
+    let derived = Derived { bytes, digest: recipe.derived.clone(), format: recipe.target, blobs: Vec::new() };
     Handed { derived, recipes: vec![recipe], last_use: LastUse::now() }
 }
 

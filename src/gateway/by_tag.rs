@@ -70,7 +70,7 @@ impl Gateway {
                 self.memory.remember_stored(repository.clone(), resolved.digest.clone(), Arc::clone(&stored)).await;
                 stored
             }
-            None => self.stored(&exchange.caller, &repository, &resolved.digest).await?,
+            None => self.stored_in_turn(&exchange.caller, &repository, &resolved.digest).await?,
         };
         exchange.record.outcome.stored = Some(stored.format());
         exchange.record.outcome.source = Some(resolved.digest.to_string());

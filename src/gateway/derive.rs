@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -19,11 +19,12 @@ use crate::store::memory::{Completeness, Dish, Handed, Kept, LastUse};
 use crate::store::{Claim, RECIPES_MAX, Recipe, StoreFailure};
 use crate::translate::index::Shape;
 use crate::translate::sign::SigningKey;
-use crate::translate::{self, Cell, Derived, Source, Untranslatable};
-use crate::upstream::{Caller, Failure};
+use crate::translate::{self, Cell, Derived, LayerPolicy, Source, Untranslatable};
+use crate::upstream::{Asked, Caller, Failure, Remembered, continued};
 
 use super::Gateway;
 use super::fault::Fault;
+use super::metrics::{Followed, Metrics};
 use super::shared::random_bytes;
 
 /// How long to wait for another replica that is at the same derivation, before making it here too.
@@ -47,6 +48,9 @@ pub(super) enum Obstacle {
     Store(#[from] StoreFailure),
     #[error("{0}")]
     SigningKey(String),
+    /// As many are worked on as may be.
+    #[error("too many manifests are being worked on at this moment")]
+    Busy { seconds: u64 },
     #[error("a task of the gateway ended without an answer")]
     Internal,
 }
@@ -59,6 +63,7 @@ impl From<Obstacle> for Fault {
             Obstacle::Untranslatable(words) => Self::Unacceptable(words),
             Obstacle::Unkept { failure, .. } | Obstacle::Store(failure) => Self::Store(failure),
             Obstacle::SigningKey(words) => Self::SigningKey(words),
+            Obstacle::Busy { seconds } => Self::Busy(seconds),
             Obstacle::Internal => Self::Internal,
         }
     }
@@ -118,6 +123,7 @@ impl Gateway {
         digest: &Digest,
     ) -> Result<Arc<Manifest>, Obstacle> {
         if let Some(manifest) = self.memory.stored(repository, digest).await {
+            self.count_asked(Remembered::Manifest, Asked::Hit);
             return Ok(manifest);
         }
         let read = |gateway: Arc<Self>, caller: Caller| {
@@ -127,15 +133,30 @@ impl Gateway {
         let shared = {
             let (gateway, read) = (Arc::clone(self), read(Arc::clone(self), caller.clone()));
             let (repository, digest) = (repository.clone(), digest.clone());
-            move |led: Arc<AtomicBool>| async move {
-                gateway.memory.stored_or(repository, digest, Box::pin(led_by(led, read))).await
+            move |lead: Arc<Lead>| async move {
+                gateway.memory.stored_or(repository, digest, Box::pin(led_by(lead, read))).await
             }
         };
-        match share(shared).await {
+        match self.share(Remembered::Manifest, shared).await {
             Shared::Done(manifest) => Ok(manifest),
             Shared::Refused(obstacle) => Err(obstacle),
             Shared::SomebodyElsesRefusal => read(Arc::clone(self), caller.clone()).await,
         }
+    }
+
+    /// The same for one that no other document asks for: where it is not remembered, it waits for its turn.
+    pub(super) async fn stored_in_turn(
+        self: &Arc<Self>,
+        caller: &Caller,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Arc<Manifest>, Obstacle> {
+        if let Some(manifest) = self.memory.stored(repository, digest).await {
+            self.count_asked(Remembered::Manifest, Asked::Hit);
+            return Ok(manifest);
+        }
+        let _turn = self.shared.turns.take().await?;
+        self.stored(caller, repository, digest).await
     }
 
     async fn read_stored(
@@ -168,16 +189,17 @@ impl Gateway {
             if kept.last_use.is_due() {
                 self.note_use(&kept.recipe, &kept.derived);
             }
+            self.count_asked(Remembered::Derived, Asked::Hit);
             return Ok((kept, Freshness::Remembered));
         }
         let shared = {
             let (gateway, order, dish) = (Arc::clone(self), order.clone(), dish.clone());
-            move |led: Arc<AtomicBool>| async move {
+            move |lead: Arc<Lead>| async move {
                 let cook = Box::pin(gateway.cook_among_replicas(order));
-                gateway.memory.derived_or(dish, led_by(led, cook)).await
+                gateway.memory.derived_or(dish, led_by(lead, cook)).await
             }
         };
-        match share(shared).await {
+        match self.share(Remembered::Derived, shared).await {
             Shared::Done(kept) => {
                 if kept.completeness == Completeness::Partial {
                     self.memory.forget_derived(&dish).await;
@@ -197,7 +219,11 @@ impl Gateway {
 
     /// Makes a document, unless another replica is at it and comes to an end in time: then its bytes are ours.
     async fn cook_among_replicas(self: &Arc<Self>, order: Order) -> Result<Arc<Kept>, Obstacle> {
-        if !self.shared.store.is_durable() || order.part == Part::Child {
+        if order.part == Part::Child {
+            return self.cook_and_keep(order).await;
+        }
+        let _turn = self.shared.turns.take().await?;
+        if !self.shared.store.is_durable() {
             return self.cook_and_keep(order).await;
         }
         let claim = order.dish().key(&self.options.upstream_name, self.shared.edition);
@@ -246,7 +272,12 @@ impl Gateway {
         let held = self.shared.store.document(&recipe.scope(), &recipe.derived, self.shared.edition).await.ok()?;
         let found = held.document()?;
         self.shared.store.note_use_of(&found).await;
-        let derived = Derived { bytes: found.document.bytes, digest: recipe.derived.clone(), format: recipe.target };
+        let derived = Derived {
+            bytes: found.document.bytes,
+            digest: recipe.derived.clone(),
+            format: recipe.target,
+            blobs: Vec::new(),
+        };
         Some(self.remember_kept(derived, recipe, Completeness::Whole).await)
     }
 
@@ -276,6 +307,13 @@ impl Gateway {
 
     /// Translates, without keeping.
     async fn cook(self: &Arc<Self>, order: Order) -> Result<(Derived, Recipe, Completeness), Obstacle> {
+        let (started, from, to) = (Instant::now(), order.stored.format(), order.target);
+        let cooked = self.cook_now(order).await?;
+        self.note_made(from, to, started.elapsed().as_secs_f64());
+        Ok(cooked)
+    }
+
+    async fn cook_now(self: &Arc<Self>, order: Order) -> Result<(Derived, Recipe, Completeness), Obstacle> {
         let key = match order.target {
             Format::Schema1 => Some(self.signing_key().await?),
             _ => None,
@@ -299,6 +337,8 @@ impl Gateway {
             derived: derived.digest.clone(),
             shape: order.shape,
             signing_key: key.map(|key| key.key_id().to_owned()),
+            layers: LayerPolicy::Stored,
+            gzip_layers: Vec::new(),
         };
         Ok((derived, recipe, completeness))
     }
@@ -322,6 +362,7 @@ impl Gateway {
                 repository: &order.repository,
                 tag: &order.tag,
                 signing_key: key.as_deref(),
+                learnt: None,
             })
         };
         let derived = tokio::task::spawn_blocking(work).await.map_err(|_| Obstacle::Internal)?;
@@ -425,7 +466,7 @@ fn under_payload_digest(source: &Source<'_>) -> Result<Derived, Untranslatable> 
     let manifest = source.manifest;
     let key = source.signing_key.ok_or(Untranslatable::SigningKeyMissing)?;
     let bytes = translate::signed(manifest, key);
-    Ok(Derived { bytes, digest: manifest.digest().clone(), format: Format::Schema1 })
+    Ok(Derived { bytes, digest: manifest.digest().clone(), format: Format::Schema1, blobs: Vec::new() })
 }
 
 /// A schema 1 without signatures. It is given one before it goes out, because every client that reads schema 1 wants the
@@ -440,28 +481,46 @@ enum Shared<Value> {
     SomebodyElsesRefusal,
 }
 
-/// Runs shared work on a task that no client can cancel, and tells one's own refusal from another's.
-async fn share<Value, Work, Running>(work: Work) -> Shared<Value>
-where
-    Value: Send + 'static,
-    Work: FnOnce(Arc<AtomicBool>) -> Running,
-    Running: Future<Output = Result<Value, Arc<Obstacle>>> + Send + 'static,
-{
-    let led = Arc::new(AtomicBool::new(false));
-    let refused = match tokio::spawn(work(Arc::clone(&led))).await {
-        Ok(Ok(value)) => return Shared::Done(value),
-        Ok(Err(obstacle)) => obstacle,
-        Err(_) => return Shared::Refused(Obstacle::Internal),
-    };
-    match &*refused {
-        Obstacle::Upstream(failure) if failure.is_about_the_caller() && !led.load(Ordering::Acquire) => {
-            Shared::SomebodyElsesRefusal
+impl Gateway {
+    /// Runs shared work on a task that no client can cancel, and tells one's own refusal from another's.
+    async fn share<Value, Work, Running>(&self, cache: Remembered, work: Work) -> Shared<Value>
+    where
+        Value: Send + 'static,
+        Work: FnOnce(Arc<Lead>) -> Running,
+        Running: Future<Output = Result<Value, Arc<Obstacle>>> + Send + 'static,
+    {
+        let lead = Arc::new(Lead { is_ours: AtomicBool::new(false), cache, metrics: Arc::clone(&self.shared.metrics) });
+        let shared = tokio::spawn(continued(work(Arc::clone(&lead)))).await;
+        let is_ours = lead.is_ours.load(Ordering::Acquire);
+        self.count_asked(cache, if is_ours { Asked::Miss } else { Asked::Coalesced });
+        let answer = match shared {
+            Ok(Ok(value)) => Shared::Done(value),
+            Ok(Err(obstacle)) => match &*obstacle {
+                Obstacle::Upstream(failure) if failure.is_about_the_caller() && !is_ours => {
+                    Shared::SomebodyElsesRefusal
+                }
+                obstacle => Shared::Refused(obstacle.clone()),
+            },
+            Err(_) => return Shared::Refused(Obstacle::Internal),
+        };
+        if !is_ours {
+            let followed =
+                if let Shared::SomebodyElsesRefusal = answer { Followed::LeaderFailed } else { Followed::Served };
+            self.shared.metrics.count_follower(cache, followed);
         }
-        obstacle => Shared::Refused(obstacle.clone()),
+        answer
     }
 }
 
-async fn led_by<Output>(led: Arc<AtomicBool>, work: impl Future<Output = Output>) -> Output {
-    led.store(true, Ordering::Release);
+/// Who works for all who ask the same.
+struct Lead {
+    is_ours: AtomicBool,
+    cache: Remembered,
+    metrics: Arc<Metrics>,
+}
+
+async fn led_by<Output>(lead: Arc<Lead>, work: impl Future<Output = Output>) -> Output {
+    lead.is_ours.store(true, Ordering::Release);
+    let _shown = lead.metrics.flight(lead.cache);
     work.await
 }

@@ -184,10 +184,7 @@ impl Exchange {
 
     fn authority(&self) -> Result<Authority, Fault> {
         let malformed = || Fault::BadRequest("the Host header is missing or not `host` or `host:port`".to_owned());
-        let host = match self.head.headers.get(HOST) {
-            Some(value) => value.to_str().map_err(|_| malformed())?,
-            None => self.head.uri.authority().map(Authority::as_str).ok_or_else(malformed)?,
-        };
+        let host = self.head.headers.get(HOST).ok_or_else(malformed)?.to_str().map_err(|_| malformed())?;
         let authority: Authority = host.parse().map_err(|_| malformed())?;
         if authority.as_str().contains('@') { Err(malformed()) } else { Ok(authority) }
     }

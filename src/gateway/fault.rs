@@ -75,6 +75,9 @@ pub enum Fault {
     /// Too many logins wait to be checked.
     #[error("too many logins are being checked at this moment; try again")]
     LoginsBusy,
+    /// As many manifests are worked on as may be, and this one waited long enough for its turn.
+    #[error("too many manifests are being read or translated at this moment; try again")]
+    Busy(u64),
     /// A path that is nobody's.
     #[error("there is nothing under this path; a registry's endpoints are under /v2/")]
     NotFound,
@@ -107,6 +110,8 @@ impl Fault {
             Self::Upstream(failure) => match failure {
                 Failure::Refused(refusal) => refusal.status,
                 Failure::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
+                Failure::UploadStalled { .. } => StatusCode::REQUEST_TIMEOUT,
+                Failure::UploadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
                 Failure::UnforwardableQuery => StatusCode::BAD_REQUEST,
                 Failure::Denied { .. } => StatusCode::FORBIDDEN,
                 Failure::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -126,7 +131,7 @@ impl Fault {
             Self::Refused(_) | Self::Unacceptable(_) | Self::Malformed(_) | Self::LegacyRefusal(_) => {
                 StatusCode::NOT_ACCEPTABLE
             }
-            Self::Store(_) | Self::SigningKey(_) | Self::LoginsBusy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(_) | Self::SigningKey(_) | Self::LoginsBusy | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::LoginWanted(_) => StatusCode::UNAUTHORIZED,
             Self::TooManyLogins(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -143,7 +148,7 @@ impl Fault {
 
     /// The code of the errors JSON (OCI distribution-spec, section "Error codes"). `UNSUPPORTED` for whatever cannot be
     /// translated: Docker 1.8 to 17 show its text and hide that of `MANIFEST_UNKNOWN`.
-    fn code(&self) -> &'static str {
+    pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Refused(_)
             | Self::Unacceptable(_)
@@ -162,6 +167,7 @@ impl Fault {
             | Self::CertificateWanted
             | Self::TooManyLogins(_)
             | Self::LoginsBusy
+            | Self::Busy(_)
             | Self::NotFound
             | Self::Lost
             | Self::Upstream(_)
@@ -192,7 +198,7 @@ impl Fault {
                 headers.insert(RETRY_AFTER, STORE_RETRY_AFTER);
             }
             Self::LoginWanted(_) => door::challenge(headers),
-            Self::TooManyLogins(seconds) => {
+            Self::TooManyLogins(seconds) | Self::Busy(seconds) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
             }
             Self::LoginsBusy => {
@@ -220,6 +226,7 @@ fn code_of(status: StatusCode) -> &'static str {
         403 => "DENIED",
         404 => "MANIFEST_UNKNOWN",
         405 | 406 => "UNSUPPORTED",
+        413 => "SIZE_INVALID",
         429 => "TOOMANYREQUESTS",
         502..=504 => "UNAVAILABLE",
         _ => "UNKNOWN",

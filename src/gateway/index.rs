@@ -316,7 +316,7 @@ impl Gateway {
         };
         match self.derive(child_order).await {
             Ok((kept, _)) => {
-                let Derived { format, digest, bytes } = &kept.derived;
+                let Derived { format, digest, bytes, .. } = &kept.derived;
                 Ok(Fate::Derived { format: *format, digest: digest.clone(), size: bytes.len() as u64 })
             }
             Err(Obstacle::Untranslatable(reason)) => leave_out(&reason),

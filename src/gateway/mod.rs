@@ -19,6 +19,7 @@ mod index;
 mod kept_blob;
 mod legacy;
 mod metrics;
+mod passage;
 mod peer;
 mod push;
 mod record;
@@ -28,12 +29,14 @@ mod resolve;
 mod respond;
 pub mod route;
 mod rules;
+pub mod seen;
 pub mod service;
 mod shared;
+pub mod standing;
 mod token;
+mod turns;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
@@ -46,20 +49,24 @@ use crate::upstream::route::Prefix;
 use crate::upstream::{self, Permission, RequestBody, Upstream};
 
 pub use body::Body;
+use body::Received;
 use door::Admission;
 pub use exchange::Transport;
 use exchange::{Exchange, Neighbour};
 use fault::Fault;
 pub use freshness::{OnMissing, TagPolicy, TagRule};
 pub use index::IndexLimits;
+use metrics::RouteLabel;
+use metrics::http::Counters;
+use passage::Passage;
 pub use peer::{InvalidTrustedProxy, Peer, TrustedProxy};
 pub use record::Outcome;
-use record::Unanswered;
 use route::Route;
 pub use rules::{RepositoryRules, SingleNames};
 pub use service::Service;
 pub(crate) use shared::random_bytes;
 pub use shared::{Shared, SharedOptions, StartError};
+pub use turns::ManifestLimits;
 
 /// Every answer says that this is a registry of the second protocol version: Docker 1.6 to 1.9 go by it.
 const API_VERSION: (HeaderName, HeaderValue) =
@@ -197,6 +204,7 @@ pub struct Gateway {
     pings: challenge::Pings,
     sizes: blob::Sizes,
     consents: kept_blob::Consents,
+    counters: Arc<Counters>,
 }
 
 impl Gateway {
@@ -210,6 +218,7 @@ impl Gateway {
             pings: challenge::Pings::default(),
             sizes: blob::Sizes::default(),
             consents: kept_blob::Consents::new(options.tags.stale_if_error.max(options.tags.ttl)),
+            counters: Arc::new(shared.metrics.counters_of(&options.upstream_name)),
             options,
         };
         gateway.show_metrics();
@@ -228,35 +237,56 @@ impl Gateway {
 
     /// Answers one request from a client behind this neighbour, whose path is the upstream's. Never fails: whatever breaks is an answer
     /// too.
-    async fn answer<B>(self: &Arc<Self>, request: Request<B>, neighbour: Neighbour, routed: Routed) -> Response<Body>
+    async fn answer<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+        neighbour: Neighbour,
+        routed: Routed,
+        mut passage: Box<Passage>,
+    ) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + Sync + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let started = Instant::now();
+        passage.reaches(self);
         let (head, body) = request.into_parts();
-        let body = (!is_read_only(&head.method)).then(|| RequestBody::Streamed(reqwest::Body::wrap(body)));
+        let body = (!is_read_only(&head.method)).then(|| {
+            let received = self.counters.request_bytes(passage.route());
+            RequestBody::Streamed(reqwest::Body::wrap(Received::new(body, received)))
+        });
         let mut exchange = Exchange::new(head, body, neighbour, routed, &self.options);
-        let unanswered = Unanswered::new(&exchange.head);
-        let mut response = match self.dispatch(&mut exchange).await {
+        if passage.route().is_manifest() {
+            self.shared.metrics.count_client(&exchange.client);
+        }
+        let mut response = match passage.errand().run(self.dispatch(&mut exchange)).await {
             Ok(mut response) => {
                 exchange.mark(response.headers_mut());
+                self.note(&mut exchange, &passage, None);
                 response
             }
             Err(fault) => {
                 legacy::remember(&self.shared.refusals, &exchange, &fault);
-                exchange.record.fault(&fault);
+                self.note(&mut exchange, &passage, Some(&fault));
                 fault.into_response(&self.upstream.authority())
             }
         };
         challenge::rewrite(self.options.challenge, &exchange, &mut response);
         response = finished(response, &exchange.head.method);
-        unanswered.answered();
-        let (upstream, path) = (&self.options.upstream_name, exchange.asked_path());
-        let (class, status) = (exchange.client.class(), response.status());
-        exchange.record.log(upstream, &path, &exchange.head, class, status, started.elapsed());
-        response.extensions_mut().insert(std::mem::take(&mut exchange.record.outcome));
-        response
+        self.shared.seen.note(&self.options.upstream_name, &exchange, response.status());
+        passage.answer(response, Some(exchange.client.class()), exchange.record)
+    }
+
+    /// Notes what became of a request, before its answer goes out.
+    fn note(&self, exchange: &mut Exchange, passage: &Passage, fault: Option<&Fault>) {
+        if passage.route() == RouteLabel::ManifestTag {
+            self.counters.translated(&exchange.record.outcome, fault);
+        }
+        if let Some(fault) = fault {
+            if let Fault::Upstream(failure) = fault {
+                self.upstream.note_disappointment(failure);
+            }
+            exchange.record.fault(fault);
+        }
     }
 
     async fn dispatch(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {

@@ -25,6 +25,16 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Its address, if it is on the network.
+    pub const fn network(self) -> Option<IpAddr> {
+        match self {
+            Self::Network(address) => Some(address.ip()),
+            Self::UnixSocket => None,
+        }
+    }
+}
+
 impl From<SocketAddr> for Peer {
     fn from(address: SocketAddr) -> Self {
         Self::Network(address)

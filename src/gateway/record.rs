@@ -1,10 +1,4 @@
-//! What is noted about a request, and the one line that says it.
-
-use std::time::Duration;
-
-use http::header::USER_AGENT;
-use http::request::Parts;
-use http::{Method, StatusCode};
+//! What is noted about a request on its way.
 
 use crate::image::media_type::Format;
 
@@ -28,37 +22,14 @@ pub struct Outcome {
     pub digest: Option<String>,
 }
 
-/// Filled on the way, written once at the end.
+/// Filled on the way, written down once at the end.
 #[derive(Default)]
 pub(super) struct Record {
     pub(super) outcome: Outcome,
     pub(super) admission: Option<Admission>,
     fault: Option<String>,
+    code: &'static str,
     fault_is_ours: bool,
-}
-
-/// Says that a request ended without an answer, unless it is told that there was one.
-pub(super) struct Unanswered {
-    head: Option<(Method, String)>,
-}
-
-impl Unanswered {
-    pub(super) fn new(head: &Parts) -> Self {
-        Self { head: Some((head.method.clone(), head.uri.path().to_owned())) }
-    }
-
-    pub(super) fn answered(mut self) {
-        self.head = None;
-    }
-}
-
-/// The server drops the work on a request when its client leaves.
-impl Drop for Unanswered {
-    fn drop(&mut self) {
-        if let Some((method, path)) = &self.head {
-            tracing::info!(target: "schemabridge::access", %method, ?path, "the client left before it was answered");
-        }
-    }
 }
 
 impl Record {
@@ -69,46 +40,22 @@ impl Record {
 
     pub(super) fn fault(&mut self, fault: &Fault) {
         self.fault_is_ours = fault.is_ours();
+        self.code = fault.code();
         self.fault = Some(fault.to_string());
     }
 
-    /// Writes the access log line. Never the query, which can hold a token, nor a header with credentials.
-    pub(super) fn log(
-        &self,
-        upstream: &str,
-        path: &str,
-        head: &Parts,
-        class: &'static str,
-        status: StatusCode,
-        took: Duration,
-    ) {
-        let Self { outcome, admission, .. } = self;
-        let user = admission.as_ref().and_then(Admission::name);
-        let duration_ms = took.as_secs_f64() * 1000.0;
-        let user_agent = head.headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
-        macro_rules! line {
-            ($level:ident) => {
-                tracing::$level!(
-                    target: "schemabridge::access",
-                    method = %head.method,
-                    ?path,
-                    upstream,
-                    status = status.as_u16(),
-                    client = class,
-                    user_agent = user_agent.as_deref(),
-                    user,
-                    stored = outcome.stored.map(Format::word),
-                    served = outcome.served.map(Format::word),
-                    why = outcome.why,
-                    cache = outcome.cache,
-                    source = outcome.source,
-                    digest = outcome.digest,
-                    fault = self.fault,
-                    duration_ms,
-                    "request"
-                )
-            };
-        }
-        if self.fault_is_ours { line!(warn) } else { line!(info) }
+    /// The code and the words of a refusal, if it was one.
+    pub(super) fn refused(&self) -> Option<(&'static str, &str)> {
+        self.fault.as_deref().map(|words| (self.code, words))
+    }
+
+    /// What went wrong, in words.
+    pub(super) fn fault_words(&self) -> Option<&str> {
+        self.fault.as_deref()
+    }
+
+    /// What went wrong was the gateway's or the upstream's doing.
+    pub(super) const fn is_ours(&self) -> bool {
+        self.fault_is_ours
     }
 }

@@ -16,12 +16,12 @@ use moka::future::Cache;
 
 use crate::image::digest::Digest;
 use crate::image::reference::{Reference, Repository, Tag};
-use crate::upstream::{Caller, Failure, Permission, Resolved};
+use crate::upstream::{Asked, Caller, Failure, Permission, Remembered, Resolved, continued};
 
 use super::Gateway;
 use super::exchange::Exchange;
 use super::freshness::{OnMissing, Validity};
-use super::metrics::{Asked, Remembered};
+use super::metrics::{Followed, InFlight};
 
 /// How many answers are remembered.
 const RESOLUTIONS_MAX: u64 = 100_000;
@@ -263,7 +263,12 @@ impl Gateway {
         }
         let key = (self.resolutions.now(), question);
         let (asked, flight) = self.join(asked, caller, &key);
-        let answer = match flight.await {
+        let flown = flight.await;
+        if asked == Asked::Coalesced {
+            let followed = if flown.is_some() { Followed::Served } else { Followed::LeaderFailed };
+            self.shared.metrics.count_follower(Remembered::Tag, followed);
+        }
+        let answer = match flown {
             Some(answer) => answer,
             // Whoever led failed in a way of his own.
             None => Arc::clone(self).ask_now(caller.clone(), key.1, key.0).await,
@@ -284,14 +289,15 @@ impl Gateway {
 
     /// Asks on a task of its own, which no client can cancel.
     fn take_off(self: Arc<Self>, caller: Caller, key: (Moment, Question)) -> Flight {
+        let flight = self.shared.metrics.flight(Remembered::Tag);
         let work = async move {
-            let landing = Landing { gateway: &self, key: &key };
+            let landing = Landing { gateway: &self, key: &key, _flight: flight };
             let (moment, question) = key.clone();
             let answer = Arc::clone(&self).ask_now(caller, question, moment).await;
             drop(landing);
             answer
         };
-        tokio::spawn(work).map(Result::ok).boxed().shared()
+        tokio::spawn(continued(work)).map(Result::ok).boxed().shared()
     }
 
     async fn ask_now(
@@ -376,6 +382,7 @@ impl Gateway {
 struct Landing<'a> {
     gateway: &'a Gateway,
     key: &'a (Moment, Question),
+    _flight: InFlight,
 }
 
 impl Drop for Landing<'_> {

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Uri};
+use http::uri::{PathAndQuery, Uri};
 use http::{Request, Response};
 
 use crate::upstream::route::{RouteNames, RouteTable};
@@ -16,7 +16,10 @@ use super::challenge::welcome;
 use super::door::{self, Admission, Door};
 use super::exchange::{Neighbour, client_address};
 use super::fault::Fault;
+use super::metrics::Metrics;
+use super::passage::Passage;
 use super::peer::{Peer, TrustedProxy};
+use super::record::Record;
 use super::route::{Route, is_base};
 use super::shared::StartError;
 use super::{Credentials, Gateway, Options, Routed, Shared, SharedOptions, finished, is_read_only};
@@ -112,10 +115,16 @@ impl Service {
     {
         let table = self.table();
         let (mut head, body) = request.into_parts();
+        let named = name_host_once(&mut head);
         let neighbour = table.neighbour(peer.into(), &head);
-        let admission = match table.admit(&mut head, neighbour).await {
+        let metrics = &self.shared.metrics;
+        let passage = Box::new(Passage::begin(&head, neighbour, &metrics.nobodys));
+        if let Err(fault) = named {
+            return self.refused(fault, &head, passage);
+        }
+        let admission = match table.admit(&mut head, neighbour, metrics).await {
             Ok(admission) => admission,
-            Err(fault) => return refused(fault, &head),
+            Err(fault) => return self.refused(fault, &head, passage),
         };
         let mut response = match table.route(&head) {
             Ok(Destination::Upstream { gateway, path, mut routed }) => {
@@ -123,23 +132,24 @@ impl Service {
                 if let Some(path) = path {
                     head.uri = Uri::from(path);
                 }
-                gateway.answer(Request::from_parts(head, body), neighbour, routed).await
+                gateway.answer(Request::from_parts(head, body), neighbour, routed, passage).await
             }
-            Ok(Destination::Gateway) => finished(welcome(), &head.method),
-            Err(fault) => return refused(fault, &head),
+            Ok(Destination::Gateway) => passage.answer(finished(welcome(), &head.method), None, Record::of(admission)),
+            Err(fault) => return self.refused(fault, &head, passage),
         };
         if table.door_takes_authorization() {
             door::keep_own_challenge(response.headers_mut());
         }
         response
     }
-}
 
-/// The answer to a request that reaches no upstream, and its line in the log.
-fn refused(fault: Fault, head: &Parts) -> Response<Body> {
-    let (method, path, status) = (&head.method, head.uri.path(), fault.status().as_u16());
-    tracing::info!(target: "schemabridge::access", %method, ?path, status, %fault, "request");
-    finished(fault.into_response("this gateway"), method)
+    /// The answer to a request that reaches no upstream.
+    fn refused(&self, fault: Fault, head: &Parts, passage: Box<Passage>) -> Response<Body> {
+        let mut record = Record::default();
+        record.fault(&fault);
+        self.shared.seen.note_refused(&fault, head);
+        passage.answer(finished(fault.into_response("this gateway"), &head.method), None, record)
+    }
 }
 
 /// Who answers a request.
@@ -184,10 +194,17 @@ impl Table {
     }
 
     /// As whom the client comes in. What it showed a door of passwords or tokens is that door's and goes nowhere else.
-    async fn admit(&self, head: &mut Parts, neighbour: Neighbour) -> Result<Option<Admission>, Fault> {
+    async fn admit(
+        &self,
+        head: &mut Parts,
+        neighbour: Neighbour,
+        metrics: &Metrics,
+    ) -> Result<Option<Admission>, Fault> {
         let Some(door) = &self.door else { return Ok(None) };
         let address = client_address(&head.headers, neighbour);
-        let admission = door.admit(head, address).await?;
+        let admission = door.admit(head, address).await;
+        metrics.count_at_door(door.entrance(), &admission);
+        let admission = admission?;
         if door.takes_authorization() {
             head.headers.remove(AUTHORIZATION);
         }
@@ -195,12 +212,12 @@ impl Table {
     }
 
     fn route(&self, head: &Parts) -> Result<Destination<'_>, Fault> {
-        let host = host_of(head)?;
+        let host = host_of(head);
         let (path, query) = (head.uri.path(), head.uri.query());
         if is_base(path) && is_read_only(&head.method) && self.door_takes_authorization() {
             return Ok(Destination::Gateway);
         }
-        let chosen = match self.routes.choose(host.as_deref(), path, query) {
+        let chosen = match self.routes.choose(host, path, query) {
             Ok(chosen) => chosen,
             Err(_) if is_base(path) => return Ok(Destination::Gateway),
             // What is nobody's whatever the upstream, such as `/`, is not found rather than nobody's name.
@@ -209,7 +226,7 @@ impl Table {
             }
         };
         let gateway = self.gateways.get(chosen.upstream).ok_or(Fault::Internal)?;
-        let is_bound = self.routes.bound_to(host.as_deref()) == Some(chosen.upstream);
+        let is_bound = self.routes.bound_to(host) == Some(chosen.upstream);
         let credentials = if is_bound { Credentials::Upstreams } else { Credentials::Others };
         let path = match &chosen.path {
             changed if changed.as_ref() == path => None,
@@ -223,9 +240,10 @@ impl Table {
     }
 }
 
-/// The host that a request names. One that names one host in its Host header and another in its target could be routed by
-/// either.
-fn host_of(head: &Parts) -> Result<Option<String>, Fault> {
+/// Puts the host that a request names into its Host header, and leaves the path and the query for its target, however it
+/// came: HTTP/2 has an authority in place of the header, and a target may be a whole URL. A request that names two hosts
+/// could be routed by either.
+fn name_host_once(head: &mut Parts) -> Result<(), Fault> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let (header, authority) = (hosts.next(), head.uri.authority());
     let agree = match (header, authority) {
@@ -235,8 +253,18 @@ fn host_of(head: &Parts) -> Result<Option<String>, Fault> {
     if !agree || hosts.next().is_some() {
         return Err(Fault::BadRequest("the request names two hosts".to_owned()));
     }
-    let named = header.and_then(|header| header.to_str().ok()).or(authority.map(Authority::as_str));
-    Ok(named.map(str::to_owned))
+    if let Some(authority) = authority {
+        let host = HeaderValue::from_str(authority.as_str())
+            .map_err(|_| Fault::BadRequest("the host that the request names cannot be read".to_owned()))?;
+        head.headers.insert(HOST, host);
+        head.uri = head.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+    }
+    Ok(())
+}
+
+/// The host that a request names, where it can be read.
+fn host_of(head: &Parts) -> Option<&str> {
+    head.headers.get(HOST)?.to_str().ok()
 }
 
 fn path_and_query(path: &str, query: Option<&str>) -> Result<PathAndQuery, Fault> {

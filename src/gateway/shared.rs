@@ -14,6 +14,8 @@ use crate::upstream::route::AmbiguousNames;
 
 use super::legacy::Refusals;
 use super::metrics::Metrics;
+use super::seen::Seen;
+use super::turns::{ManifestLimits, Turns};
 
 /// What is shared.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub struct SharedOptions {
     pub cache_bytes: u64,
     /// Where blobs are kept. Default nowhere.
     pub blob_cache: Option<BlobCacheOptions>,
+    /// How many manifests are worked on at once.
+    pub manifests: ManifestLimits,
     /// The key that signs schema 1; without it, the store's.
     pub signing_key: Option<Arc<SigningKey>>,
     /// The edition of the translator, under which documents are kept. Default [`EDITION`]; another is for whoever wants to
@@ -33,7 +37,14 @@ pub struct SharedOptions {
 
 impl Default for SharedOptions {
     fn default() -> Self {
-        Self { store: Location::Memory, cache_bytes: 256 << 20, blob_cache: None, signing_key: None, edition: EDITION }
+        Self {
+            store: Location::Memory,
+            cache_bytes: 256 << 20,
+            blob_cache: None,
+            manifests: ManifestLimits::default(),
+            signing_key: None,
+            edition: EDITION,
+        }
     }
 }
 
@@ -63,24 +74,33 @@ pub struct Shared {
     pub(super) store: Store,
     pub(super) memory: Memory,
     pub(super) blob_cache: Option<BlobCache>,
+    pub(super) turns: Turns,
     pub(super) edition: u32,
     pub(super) signing_key: Arc<OnceCell<Arc<SigningKey>>>,
     pub(super) refusals: Arc<Refusals>,
     pub(super) metrics: Arc<Metrics>,
-    cache_bytes: u64,
+    pub(super) seen: Arc<Seen>,
+    pub(super) cache_bytes: u64,
 }
 
 impl Shared {
+    /// Who asked for what, and what they got.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
     /// Opens the store and makes the rest.
     pub fn start(options: &SharedOptions) -> Result<Self, StartError> {
         Ok(Self {
             store: Store::open(&options.store)?,
             memory: Memory::new(options.cache_bytes),
             blob_cache: options.blob_cache.as_ref().map(BlobCache::open).transpose()?,
+            turns: Turns::new(&options.manifests),
             edition: options.edition,
             signing_key: Arc::new(OnceCell::new_with(options.signing_key.clone())),
             refusals: Arc::default(),
             metrics: Arc::default(),
+            seen: Arc::default(),
             cache_bytes: options.cache_bytes,
         })
     }

@@ -1,5 +1,7 @@
 //! Layer media types (OCI image-spec `layer.md`; Docker image manifest v2, schema 2) and what they say about the bytes.
 
+use super::digest::Digest;
+
 /// What a layer's media type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerKind {
@@ -16,7 +18,8 @@ pub enum LayerKind {
 }
 
 /// How a layer's tar archive is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Not at all.
     None,
@@ -55,6 +58,43 @@ const TYPES: [(Option<&str>, Option<&str>, LayerKind); 6] = [
     ),
     (None, Some("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"), LayerKind::Foreign(Compression::Zstd)),
 ];
+
+/// What all bytes of a layer tell. It never changes, because they have a digest.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LayerFacts {
+    /// The digest of its archive without compression.
+    pub diff_id: Digest,
+    /// The size of the blob in bytes.
+    pub size: u64,
+    /// How it is compressed, by its bytes.
+    pub compression: Compression,
+}
+
+/// A gzip layer that stands for another blob with the same archive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct GzipLayer {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The digest of the archive.
+    pub diff_id: Digest,
+}
+
+impl Compression {
+    /// How many bytes of a blob [`Compression::of_bytes`] looks at.
+    pub const MAGIC_BYTES: usize = 4;
+
+    /// How the blob that begins with these bytes is compressed, as engines tell it: what is neither gzip nor zstd is an
+    /// archive, or not a layer at all, which its reader will find. A zstd blob may begin with a frame to skip.
+    pub const fn of_bytes(first: &[u8]) -> Self {
+        match first {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+}
 
 impl LayerKind {
     /// What this media type, of either family, says.
@@ -99,6 +139,21 @@ mod tests {
                 assert_eq!(LayerKind::of(media_type), kind, "{media_type}");
             }
             assert_eq!((kind.docker_media_type(), kind.oci_media_type()), (docker, oci));
+        }
+    }
+
+    /// The first bytes are those that RFC 1952, RFC 8878 and POSIX write.
+    #[test]
+    fn the_first_bytes_tell_the_compression() {
+        for (first, compression) in [
+            (&b"\x1f\x8b\x08\x00"[..], Compression::Gzip),
+            (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+            (b"\x5e\x2a\x4d\x18", Compression::Zstd),
+            (b"bin/", Compression::None),
+            (b"\x1f", Compression::None),
+            (b"", Compression::None),
+        ] {
+            assert_eq!(Compression::of_bytes(first), compression, "{first:?}");
         }
     }
 

@@ -123,6 +123,11 @@ impl Client {
         self.recognised.map_or("unknown", |recognised| recognised.rule.class)
     }
 
+    /// Whether a line of the table is about this client.
+    pub fn is_recognised(&self) -> bool {
+        self.recognised.is_some()
+    }
+
     /// The version of the Docker engine, if it is one that says its version.
     pub fn docker_version(&self) -> Option<Version> {
         self.docker_version

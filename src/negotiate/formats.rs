@@ -5,7 +5,7 @@ use std::fmt;
 use crate::image::media_type::Format;
 
 /// A set of [`Format`]s: what a client reads, or what its `Accept` lines cover.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Formats(u8);
 
 impl Formats {

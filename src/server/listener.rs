@@ -6,6 +6,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::gateway::Peer;
 
+use super::limits::Places;
 use super::tls::Tls;
 use super::unix_socket::UnixSocket;
 
@@ -13,6 +14,7 @@ use super::unix_socket::UnixSocket;
 pub struct Listener {
     pub(super) socket: Socket,
     pub(super) tls: Option<Tls>,
+    pub(super) places: Places,
 }
 
 /// A socket to which clients connect.
@@ -34,7 +36,13 @@ impl Listener {
     /// One that speaks TLS, if there is any, at an address. What comes by the file system never leaves the machine and is
     /// plain.
     pub fn new(socket: impl Into<Socket>, tls: Option<Tls>) -> Self {
-        Self { socket: socket.into(), tls }
+        Self { socket: socket.into(), tls, places: Places::default() }
+    }
+
+    /// The same, whose connections have these places: those of its own otherwise.
+    #[must_use]
+    pub fn within(self, places: Places) -> Self {
+        Self { places, ..self }
     }
 }
 

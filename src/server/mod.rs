@@ -4,7 +4,12 @@
 //! [`serve_with`] one whose end is taken in steps.
 
 mod connection;
+pub mod http2;
+mod idle;
+pub mod limits;
 mod listener;
+mod metrics;
+mod opening;
 mod stop;
 pub mod tls;
 mod unix_socket;
@@ -16,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Extensions, Request, Response, Version};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio_util::task::TaskTracker;
@@ -24,18 +29,12 @@ use tokio_util::task::TaskTracker;
 use crate::gateway::{Peer, Service};
 
 use connection::Connection;
-use listener::Accepted;
 pub use listener::{Listener, Socket};
 pub use stop::Stop;
-use tls::Tls;
 pub use unix_socket::{CannotBind, UnixSocket};
 
-/// How long the head of a request may take to arrive.
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many headers a request may have.
-pub const HEADERS_MAX: usize = 128;
-/// How many bytes the head of a request may have.
-pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+pub use metrics::Metrics;
+
 /// How long answers under way may take to finish after the stop was asked for, where nothing else is said.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait after the system refused a connection, for lack of descriptors as a rule.
@@ -64,10 +63,10 @@ pub async fn serve_with<Answer, Answered, Body>(listener: impl Into<Listener>, s
 where
     Answer: Fn(Request<Incoming>, Peer) -> Answered + Clone + Send + 'static,
     Answered: Future<Output = Response<Body>> + Send + 'static,
-    Body: http_body::Body<Data = Bytes> + Send + 'static,
+    Body: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Listener { socket, tls } = listener.into();
+    let Listener { socket, tls, places } = listener.into();
     let ending = stop.clone();
     let answer =
         move |request: Request<Incoming>, peer| with_farewell(ending.clone(), request.version(), answer(request, peer));
@@ -84,10 +83,21 @@ where
                 }
             },
         };
-        let connection = Connection { peer, answer: answer.clone(), watcher: graceful.watcher() };
+        let place = tokio::select! {
+            () = stop.closing() => break,
+            place = places.take(peer.network()) => place,
+        };
+        let Some(place) = place else { continue };
+        let connection = Connection {
+            peer,
+            answer: answer.clone(),
+            watcher: graceful.watcher(),
+            places: places.clone(),
+            _place: place,
+        };
         let (tls, stop, cut) = (tls.clone(), stop.clone(), Arc::clone(&cut));
         connections.spawn(async move {
-            if stop.until_cutting(attend(connection, accepted, tls, &stop)).await.is_none() {
+            if stop.until_cutting(connection.begin(accepted, tls, &stop)).await.is_none() {
                 cut.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -97,30 +107,6 @@ where
     graceful.shutdown().await;
     connections.wait().await;
     cut.load(Ordering::Relaxed)
-}
-
-async fn attend<Answer, Answered, Body>(
-    connection: Connection<Answer>,
-    accepted: Accepted,
-    tls: Option<Tls>,
-    stop: &Stop,
-) where
-    Answer: Fn(Request<Incoming>, Peer) -> Answered + Send + 'static,
-    Answered: Future<Output = Response<Body>> + Send + 'static,
-    Body: http_body::Body<Data = Bytes> + Send + 'static,
-    Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let (stream, tls) = match (accepted, tls) {
-        (Accepted::Unix(stream), _) => return connection.serve(stream, Extensions::new()).await,
-        (Accepted::Network(stream), None) => return connection.serve(stream, Extensions::new()).await,
-        (Accepted::Network(stream), Some(tls)) => (stream, tls),
-    };
-    // Whoever has not even shaken hands when no connection is taken any more has no answer under way.
-    match stop.until_closing(tls.accept(stream)).await {
-        Some(Ok((stream, extensions))) => connection.serve(stream, extensions).await,
-        Some(Err(error)) => tracing::debug!(peer = %connection.peer, %error, "a TLS connection did not come about"),
-        None => {}
-    }
 }
 
 /// The same answer, which from a certain step on tells a client of HTTP/1 that the connection ends with it. Those of HTTP/2

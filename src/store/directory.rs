@@ -85,18 +85,22 @@ fn creates_only_once(root: &Path) -> io::Result<bool> {
 
 /// Writes an object under a name of its own, all of it on the disk when this returns.
 pub(super) fn stage(root: &Path, object: &[u8]) -> io::Result<PathBuf> {
+    let (path, mut file) = stage_open(root)?;
+    if let Err(error) = file.write_all(object).and_then(|()| file.sync_all()) {
+        let _ = std::fs::remove_file(&path);
+        return Err(error);
+    }
+    Ok(path)
+}
+
+/// Makes a file under a name of its own, for an object that comes piece by piece.
+pub(super) fn stage_open(root: &Path) -> io::Result<(PathBuf, File)> {
     let folder = root.join(LAYOUT).join(STAGING);
     loop {
         let name = format!("{}-{}", std::process::id(), STAGED.fetch_add(1, Ordering::Relaxed));
         let path = folder.join(name);
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(mut file) => {
-                if let Err(error) = file.write_all(object).and_then(|()| file.sync_all()) {
-                    let _ = std::fs::remove_file(&path);
-                    return Err(error);
-                }
-                return Ok(path);
-            }
+            Ok(file) => return Ok((path, file)),
             // Another host on the same directory has a process of the same number, or one left this behind.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             // Somebody emptied the directory under us.

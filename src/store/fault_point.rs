@@ -11,6 +11,10 @@ pub enum FaultPoint {
     Renamed,
     /// A document and its recipe are kept.
     RecipeWritten,
+    /// All bytes of a layer are in the store, and nothing says what they stand for.
+    LayerUploaded,
+    /// It is written which gzip layer stands for a layer.
+    TranscodingWritten,
     /// The client has the whole answer.
     AnswerSent,
 }
@@ -42,17 +46,25 @@ mod armed {
         time: usize,
     }
 
-    /// `staged`, `renamed`, `recipe-written` or `answer-sent`, and `:N` for the Nth time.
+    const POINTS: [FaultPoint; 6] = [
+        FaultPoint::Staged,
+        FaultPoint::Renamed,
+        FaultPoint::RecipeWritten,
+        FaultPoint::LayerUploaded,
+        FaultPoint::TranscodingWritten,
+        FaultPoint::AnswerSent,
+    ];
+
+    /// The name of a point, and `:N` for the Nth time.
     impl FromStr for Arming {
         type Err = String;
 
         fn from_str(text: &str) -> Result<Self, Self::Err> {
             let (name, time) = text.split_once(':').unwrap_or((text, "1"));
-            let points = [FaultPoint::Staged, FaultPoint::Renamed, FaultPoint::RecipeWritten, FaultPoint::AnswerSent];
-            let point = points.into_iter().find(|point| point.name() == name);
+            let point = POINTS.into_iter().find(|point| point.name() == name);
             match (point, time.parse()) {
                 (Some(point), Ok(time)) => Ok(Self { point, time }),
-                _ => Err("expected `staged`, `renamed`, `recipe-written` or `answer-sent`, then `:N`".to_owned()),
+                _ => Err(format!("expected one of {}, then `:N`", POINTS.map(FaultPoint::name).join(", "))),
             }
         }
     }
@@ -63,6 +75,8 @@ mod armed {
                 Self::Staged => "staged",
                 Self::Renamed => "renamed",
                 Self::RecipeWritten => "recipe-written",
+                Self::LayerUploaded => "layer-uploaded",
+                Self::TranscodingWritten => "transcoding-written",
                 Self::AnswerSent => "answer-sent",
             }
         }

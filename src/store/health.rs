@@ -11,6 +11,15 @@ pub(super) enum Ability {
     Writing = 2,
 }
 
+/// Whether a store answered when it was last asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// It could be read.
+    pub reads: bool,
+    /// It could be written.
+    pub writes: bool,
+}
+
 /// What is known of a store.
 #[derive(Debug, Default)]
 pub(super) struct Health {
@@ -37,6 +46,11 @@ impl Health {
                 }
             }
         }
+    }
+
+    /// Whether it can be read and written, as far as is known.
+    pub(super) fn state(&self) -> State {
+        State { reads: !self.is_failing(Ability::Reading), writes: !self.is_failing(Ability::Writing) }
     }
 
     /// True for the first success of what failed. The rest is believed to be mended with it until it fails again: the

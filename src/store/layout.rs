@@ -3,6 +3,11 @@
 //! ```text
 //! v1/documents/<edition>/<ab>/<cd>/<derived>.<scope>             derived bytes, with the recipe that made them first
 //! v1/recipes/<ab>/<cd>/<derived>.<scope>.<source>.<edition>      one record for each source that gives these bytes
+//! v1/configs/<ab>/<cd>/<config>.<scope>.<source>.<edition>       a config that was made with a document, and the recipe
+//! v1/facts/<ab>/<cd>/<layer>                                     what the bytes of a layer tell
+//! v1/transcodings/<ab>/<cd>/<layer>.<maker>                      which gzip layer stands for a layer
+//! v1/transcoded/<ab>/<cd>/<gzip>.<layer>.<maker>                 the way back from the gzip layer
+//! v1/layers/<ab>/<cd>/<layer>.<maker>.<upload>                   the bytes of a gzip layer
 //! v1/claims/<ab>/<dish>                                          a derivation that one replica is at
 //! v1/signing-key                                                 the schema 1 signing key, PEM
 //! v1/staging/<name>                                              directories only: an object on its way to its name
@@ -29,6 +34,16 @@ pub const LAYOUT: &str = "v1";
 pub const DOCUMENTS: &str = "documents";
 /// The folder of recipes.
 pub const RECIPES: &str = "recipes";
+/// The folder of configs that were made with documents.
+pub const CONFIGS: &str = "configs";
+/// The folder of what is known of layers.
+pub const FACTS: &str = "facts";
+/// The folder of decisions, which gzip layer stands for a layer.
+pub const TRANSCODINGS: &str = "transcodings";
+/// The folder of the ways back from gzip layers.
+pub const TRANSCODED: &str = "transcoded";
+/// The folder of gzip layers.
+pub const LAYERS: &str = "layers";
 /// The folder of claims.
 pub const CLAIMS: &str = "claims";
 /// The folder of objects on their way to their names.
@@ -61,6 +76,45 @@ pub enum Name {
         /// The stored document, as [`source_key`] gives it.
         source: String,
     },
+    /// A config that was made with a document.
+    Config {
+        /// The edition that cooked it.
+        edition: u32,
+        /// The digits of its digest.
+        config: String,
+        /// The upstream and repository that may know it.
+        scope: String,
+        /// The stored document, as [`source_key`] gives it.
+        source: String,
+    },
+    /// What the bytes of a layer tell.
+    Facts {
+        /// The layer, as [`source_key`] gives it.
+        layer: String,
+    },
+    /// Which gzip layer stands for a layer.
+    Transcoding {
+        /// The layer, as [`source_key`] gives it.
+        layer: String,
+        /// What decides the bytes of the gzip layer.
+        maker: String,
+    },
+    /// The way back from a gzip layer.
+    Transcoded {
+        /// The digits of its digest.
+        gzip: String,
+        /// The layer that it stands for, as [`source_key`] gives it.
+        layer: String,
+        /// What decided its bytes.
+        maker: String,
+    },
+    /// The bytes of a gzip layer.
+    Layer {
+        /// The layer that it stands for, as [`source_key`] gives it.
+        layer: String,
+        /// What decided its bytes.
+        maker: String,
+    },
     /// A claim of a derivation.
     Claim,
     /// The signing key.
@@ -90,6 +144,50 @@ pub fn recipe(recipe: &Recipe) -> Path {
     let (scope, source) = (recipe.scope(), source_key(&recipe.source));
     let name = format!("{hex}.{}.{source}.{}", scope.as_str(), recipe.edition);
     Path::from_iter([LAYOUT, RECIPES, first, second, &name])
+}
+
+/// The folder in which a config that was made with documents stands, beside a few others.
+pub fn configs(config: &Digest) -> Path {
+    let [first, second] = shelf(config.hex());
+    Path::from_iter([LAYOUT, CONFIGS, first, second])
+}
+
+/// Where a config stands that was made with the document of this recipe.
+pub fn config(recipe: &Recipe, config: &Digest) -> Path {
+    let edition = recipe.edition.to_string();
+    shelved(CONFIGS, config.hex(), &[recipe.scope().as_str(), &source_key(&recipe.source), &edition])
+}
+
+/// Where it stands what the bytes of a layer tell.
+pub fn facts(layer: &Digest) -> Path {
+    shelved(FACTS, &source_key(layer), &[])
+}
+
+/// Where it stands which gzip layer stands for a layer.
+pub fn transcoding(layer: &str, maker: &str) -> Path {
+    shelved(TRANSCODINGS, layer, &[maker])
+}
+
+/// The folder in which the ways back from a gzip layer stand, beside those of a few others.
+pub fn ways_back(gzip: &Digest) -> Path {
+    let [first, second] = shelf(gzip.hex());
+    Path::from_iter([LAYOUT, TRANSCODED, first, second])
+}
+
+/// Where the way back from a gzip layer stands.
+pub fn way_back(gzip: &Digest, layer: &str, maker: &str) -> Path {
+    shelved(TRANSCODED, gzip.hex(), &[layer, maker])
+}
+
+/// Where an upload of a gzip layer comes to stand.
+pub fn layer(layer: &str, maker: &str, upload: &str) -> Path {
+    shelved(LAYERS, layer, &[maker, upload])
+}
+
+fn shelved(folder: &str, hex: &str, more: &[&str]) -> Path {
+    let [first, second] = shelf(hex);
+    let name = more.iter().fold(hex.to_owned(), |name, word| name + "." + word);
+    Path::from_iter([LAYOUT, folder, first, second, &name])
 }
 
 /// Where the claim of a derivation stands.
@@ -141,6 +239,30 @@ impl Name {
             [LAYOUT, CLAIMS, first, dish] => (is_hex(dish) && dish.starts_with(first)).then_some(Self::Claim),
             [LAYOUT, SIGNING_KEY] => Some(Self::SigningKey),
             [LAYOUT, STAGING, _] => Some(Self::Staged),
+            [LAYOUT, folder, first, second, name] => Self::of_layers(folder, [first, second], name),
+            _ => None,
+        }
+    }
+
+    /// What the name of an object says that has to do with layers.
+    fn of_layers(folder: &str, stands_on: [&str; 2], name: &str) -> Option<Self> {
+        let words: Vec<&str> = name.split('.').collect();
+        let digits = if folder == CONFIGS { words.split_last()?.1 } else { words.as_slice() };
+        if !digits.iter().all(|word| is_hex(word)) || shelf(digits.first()?) != stands_on {
+            return None;
+        }
+        let owned = |word: &str| word.to_owned();
+        match (folder, words.as_slice()) {
+            (CONFIGS, [config, scope, source, edition]) => {
+                let edition = number(edition)?;
+                Some(Self::Config { edition, config: owned(config), scope: owned(scope), source: owned(source) })
+            }
+            (FACTS, [layer]) => Some(Self::Facts { layer: owned(layer) }),
+            (TRANSCODINGS, [layer, maker]) => Some(Self::Transcoding { layer: owned(layer), maker: owned(maker) }),
+            (TRANSCODED, [gzip, layer, maker]) => {
+                Some(Self::Transcoded { gzip: owned(gzip), layer: owned(layer), maker: owned(maker) })
+            }
+            (LAYERS, [layer, maker, _]) => Some(Self::Layer { layer: owned(layer), maker: owned(maker) }),
             _ => None,
         }
     }
@@ -177,6 +299,8 @@ mod tests {
             derived: Digest::sha256(b"document"),
             shape: None,
             signing_key: None,
+            layers: crate::translate::LayerPolicy::Stored,
+            gzip_layers: Vec::new(),
         }
     }
 
@@ -195,6 +319,21 @@ mod tests {
             assert!(path.filename().unwrap().len() < 255, "{path}");
             assert!(path.prefix_matches(&recipes(&made.derived)));
         }
+        let [layer_key, maker] = ["12".repeat(32), "34".repeat(32)];
+        let (gzip, owned) = (Digest::sha256(b"gzip"), |text: &str| text.to_owned());
+        let read = Name::Transcoding { layer: owned(&layer_key), maker: owned(&maker) };
+        assert_eq!(Name::of(&transcoding(&layer_key, &maker)), Some(read));
+        let read = Name::Transcoded { gzip: owned(gzip.hex()), layer: owned(&layer_key), maker: owned(&maker) };
+        assert_eq!(Name::of(&way_back(&gzip, &layer_key, &maker)), Some(read));
+        assert!(way_back(&gzip, &layer_key, &maker).prefix_matches(&ways_back(&gzip)));
+        let read = Name::Layer { layer: owned(&layer_key), maker: owned(&maker) };
+        assert_eq!(Name::of(&layer(&layer_key, &maker, &"56".repeat(32))), Some(read));
+        assert_eq!(Name::of(&facts(&gzip)), Some(Name::Facts { layer: owned(gzip.hex()) }));
+        let made = recipe_of(&long);
+        let (scope, source) = (owned(made.scope().as_str()), source_key(&made.source));
+        let read = Name::Config { edition: 3, config: owned(gzip.hex()), scope, source };
+        assert_eq!(Name::of(&config(&made, &gzip)), Some(read));
+        assert!(config(&made, &gzip).prefix_matches(&configs(&gzip)) && config(&made, &gzip).as_ref().len() < 255);
         assert_eq!(Name::of(&claim(&"ab".repeat(32))), Some(Name::Claim));
         assert_eq!(Name::of(&signing_key()), Some(Name::SigningKey));
         assert_eq!(Name::of(&staging("x")), Some(Name::Staged));
@@ -210,6 +349,15 @@ mod tests {
             format!("v1/documents/1/ab/ab/{a}"),
             format!("v1/recipes/ab/ab/{a}.{b}.{b}"),
             format!("v1/recipes/ab/ab/{a}.{b}.{b}.1.1"),
+            format!("v1/facts/ab/ab/{a}.{b}"),
+            format!("v1/facts/ab/cd/{a}"),
+            format!("v1/transcodings/ab/ab/{a}"),
+            format!("v1/transcoded/ab/ab/{a}.{b}"),
+            format!("v1/layers/ab/ab/{a}.{b}"),
+            format!("v1/layers/ab/ab/{a}.{b}.x"),
+            format!("v1/configs/ab/ab/{a}.{b}.{b}.01"),
+            format!("v1/configs/ab/ab/{a}.{b}.1"),
+            format!("v1/others/ab/ab/{a}"),
             format!("v1/claims/cd/{a}"),
             "v1/signing-key/more".to_owned(),
             "v1".to_owned(),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use moka::future::Cache;
+use prometheus_client::metrics::counter::Counter;
 use sha2::{Digest as _, Sha256};
 
 use crate::image::digest::Digest;
@@ -17,6 +18,8 @@ use crate::translate::Derived;
 use crate::translate::index::Shape;
 
 use super::USE_NOTED_EVERY;
+pub use super::metrics::MemoryCollector;
+use super::metrics::{Evictions, Filling};
 use super::recipe::{Recipe, Scope};
 
 /// For how many lists and indexes it is remembered where their images with zstd layers stand.
@@ -120,6 +123,7 @@ pub struct Memory {
     handed: Cache<(Scope, Digest), Arc<Handed>>,
     /// Where in a list or index the images with zstd layers stand.
     zstd: Cache<Place, Arc<BTreeSet<usize>>>,
+    evictions: Evictions,
 }
 
 /// Where a document was read: upstream, repository, digest. That one repository has it says nothing about another, whose
@@ -129,14 +133,18 @@ type Place = (Arc<str>, Repository, Digest);
 impl Memory {
     /// A memory of about this many bytes: half for stored documents, half for derived ones.
     pub fn new(bytes_max: u64) -> Self {
+        let evictions = Evictions::default();
         Self {
             upstream: Arc::from(""),
-            stored: weighed(bytes_max / 2, |manifest: &Arc<Manifest>| manifest.bytes().len() * TYPED_VIEW_FACTOR),
-            derived: weighed(bytes_max / 4, |kept: &Arc<Kept>| kept.derived.bytes.len()),
+            stored: weighed(bytes_max / 2, evictions.of("manifest"), |manifest: &Arc<Manifest>| {
+                manifest.bytes().len() * TYPED_VIEW_FACTOR
+            }),
+            derived: weighed(bytes_max / 4, evictions.of("derived"), |kept: &Arc<Kept>| kept.derived.bytes.len()),
             zstd: Cache::new(ZSTD_FACTS_MAX),
-            handed: weighed(bytes_max / 4, |handed: &Arc<Handed>| {
+            handed: weighed(bytes_max / 4, evictions.of("handed"), |handed: &Arc<Handed>| {
                 handed.derived.bytes.len() + handed.recipes.len() * ENTRY_OVERHEAD_BYTES
             }),
+            evictions,
         }
     }
 
@@ -144,6 +152,32 @@ impl Memory {
     #[must_use]
     pub fn of_upstream(&self, name: &str) -> Self {
         Self { upstream: Arc::from(name), ..self.clone() }
+    }
+
+    /// What each part of it holds at this moment, about.
+    pub(super) fn fillings(&self) -> [Filling; 3] {
+        fn filling<Key, Value>(cache: &Cache<Key, Value>, name: &'static str) -> Filling
+        where
+            Key: Hash + Eq + Send + Sync + 'static,
+            Value: Clone + Send + Sync + 'static,
+        {
+            let capacity = cache.policy().max_capacity().unwrap_or_default();
+            Filling { cache: name, entries: cache.entry_count(), bytes: cache.weighted_size(), capacity }
+        }
+        let Self { stored, derived, handed, .. } = self;
+        [filling(stored, "manifest"), filling(derived, "derived"), filling(handed, "handed")]
+    }
+
+    /// What left it.
+    pub(super) const fn evictions(&self) -> &Evictions {
+        &self.evictions
+    }
+
+    /// How many documents it holds, and about how many bytes they take.
+    pub fn fill(&self) -> (u64, u64) {
+        let entries = [self.stored.entry_count(), self.derived.entry_count(), self.handed.entry_count()];
+        let bytes = [self.stored.weighted_size(), self.derived.weighted_size(), self.handed.weighted_size()];
+        (entries.iter().sum(), bytes.iter().sum())
     }
 
     fn place(&self, repository: Repository, digest: Digest) -> Place {
@@ -225,13 +259,22 @@ impl Memory {
     }
 }
 
-fn weighed<Key, Value>(bytes_max: u64, bytes: impl Fn(&Value) -> usize + Send + Sync + 'static) -> Cache<Key, Value>
+fn weighed<Key, Value>(
+    bytes_max: u64,
+    evicted: Counter,
+    bytes: impl Fn(&Value) -> usize + Send + Sync + 'static,
+) -> Cache<Key, Value>
 where
     Key: Hash + Eq + Send + Sync + 'static,
     Value: Clone + Send + Sync + 'static,
 {
     Cache::builder()
         .max_capacity(bytes_max)
+        .eviction_listener(move |_, _, cause| {
+            if cause.was_evicted() {
+                evicted.inc();
+            }
+        })
         .weigher(move |_, value| u32::try_from(bytes(value) + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX))
         .build()
 }

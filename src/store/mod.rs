@@ -1,5 +1,7 @@
 //! Floor 4: what outlives the process.
 //!
+//! What the bytes of layers tell, and layers that were made of others, are in [`layers`].
+//!
 //! A derived document and the recipes that made it, the claims of those who are at making one, and the key that signs
 //! schema 1. Where each stands is in [`layout`], what it holds in [`record`]. Objects are written whole and atomically, and
 //! only where there is none: of two replicas that make the same, the first has made it, and the other serves its bytes.
@@ -13,6 +15,7 @@ mod directory;
 pub mod fault_point;
 mod frame;
 mod health;
+pub mod layers;
 pub mod layout;
 pub mod location;
 pub mod memory;
@@ -39,6 +42,7 @@ use crate::translate::EDITION;
 
 use directory::Usability;
 use fault_point::FaultPoint;
+pub use health::State;
 use health::{Ability, Health};
 use layout::Name;
 
@@ -189,6 +193,16 @@ impl Store {
             );
         }
         let _ = timed(self.objects.delete(&path)).await;
+    }
+
+    /// Where it is.
+    pub const fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Whether it answered when it was last asked.
+    pub fn state(&self) -> State {
+        self.health.state()
     }
 
     /// What is counted of this store.

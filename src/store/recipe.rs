@@ -3,9 +3,11 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::image::digest::Digest;
+use crate::image::layer::GzipLayer;
 use crate::image::media_type::Format;
 use crate::image::reference::{Repository, Tag};
 use crate::translate::index::Shape;
+use crate::translate::{LayerPolicy, Learnt};
 
 /// Everything that decided the bytes of a derived document, by value or by digest: who has these can cook it again.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -36,6 +38,23 @@ pub struct Recipe {
     /// The libtrust key id of the key that signed it; schema 1 only.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signing_key: Option<String>,
+    /// What became of its layers.
+    #[serde(skip_serializing_if = "is_stored", default)]
+    pub layers: LayerPolicy,
+    /// The gzip layers that stand in it for others, in the order of those. What the layers of schema 1 tell is not here:
+    /// whoever reads them learns it again.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub gzip_layers: Vec<StandIn>,
+}
+
+/// A gzip layer and what it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StandIn {
+    /// The digest of the stored layer.
+    pub stored: Digest,
+    /// What stands for it.
+    #[serde(flatten)]
+    pub gzip: GzipLayer,
 }
 
 /// The part of the store that one repository of one upstream sees.
@@ -59,8 +78,19 @@ impl Scope {
 }
 
 impl Recipe {
+    /// What of its gzip layers a translation reads.
+    pub fn learnt(&self) -> Learnt {
+        let gzip = self.gzip_layers.iter().map(|layer| (layer.stored.clone(), layer.gzip.clone())).collect();
+        Learnt { gzip, ..Learnt::default() }
+    }
+
     /// The scope that may know this recipe.
     pub fn scope(&self) -> Scope {
         Scope::new(&self.upstream, &self.repository)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_stored(layers: &LayerPolicy) -> bool {
+    *layers == LayerPolicy::Stored
 }

@@ -7,7 +7,8 @@ use object_store::path::Path;
 
 use crate::translate::EDITION;
 
-use super::layout::{LAYOUT, Name, RECIPES};
+use super::layers::{self, Config};
+use super::layout::{LAYOUT, Name, RECIPES, source_key};
 use super::{Document, Recipe, Store, StoreFailure, frame};
 
 /// How many objects are read at once.
@@ -50,7 +51,7 @@ impl Store {
     /// Reads every object that this version knows and holds it against its hash, its name and its digest.
     pub fn inspect(&self) -> BoxStream<'_, Result<Inspected, StoreFailure>> {
         let known = self.objects().try_filter_map(|Seen { name, meta }| {
-            let name = name.filter(|name| !matches!(name, Name::Claim | Name::Staged));
+            let name = name.filter(|name| !matches!(name, Name::Claim | Name::Staged | Name::Layer { .. }));
             std::future::ready(Ok(name.map(|name| (name, meta))))
         });
         let read = known.map_ok(move |(name, meta)| async move {
@@ -81,12 +82,22 @@ fn fault(name: &Name, object: &bytes::Bytes) -> Option<String> {
         },
         Name::Recipe { derived, scope, source, edition } => match Recipe::from_object(object) {
             None => Some("its recipe cannot be read".to_owned()),
-            Some(recipe) if super::layout::source_key(&recipe.source) != *source => {
+            Some(recipe) if source_key(&recipe.source) != *source => {
                 Some("it is the recipe of another source than its name says".to_owned())
             }
             Some(recipe) => other_name(&recipe, derived, scope, *edition),
         },
-        Name::SigningKey | Name::Claim | Name::Staged => None,
+        Name::Config { edition, .. } if *edition > EDITION => None,
+        Name::Config { config, scope, source, edition } => match Config::from_object(object) {
+            Some(Config { recipe, digest, .. }) if digest.hex() == config && source_key(&recipe.source) == *source => {
+                other_name(&recipe, recipe.derived.hex(), scope, *edition)
+            }
+            _ => Some("it is not the config that its name says, or its recipe cannot be read".to_owned()),
+        },
+        Name::Facts { layer } => layers::facts_fault(object, layer),
+        Name::Transcoding { layer, maker } => layers::transcoding_fault(object, layer, maker),
+        // The bytes of a layer are held against their digest when they are read.
+        Name::Transcoded { .. } | Name::Layer { .. } | Name::SigningKey | Name::Claim | Name::Staged => None,
     }
 }
 

@@ -12,7 +12,7 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 
 use crate::translate::EDITION;
 
-use super::layout::{CLAIMS, DOCUMENTS, LAYOUT, Name, RECIPES};
+use super::layout::{CLAIMS, CONFIGS, DOCUMENTS, LAYOUT, Name, RECIPES};
 use super::{Location, Store, StoreFailure, directory};
 
 /// How much a store may hold.
@@ -20,7 +20,9 @@ use super::{Location, Store, StoreFailure, directory};
 pub struct Bounds {
     /// How many bytes of derived documents; `None` for no bound. Default 10 GiB.
     pub documents_bytes_max: Option<u64>,
-    /// How many recipes. Default 1,000,000.
+    /// How many bytes of layers that were made of others; `None` for no bound. Default 50 GiB.
+    pub layers_bytes_max: Option<u64>,
+    /// How many recipes, configs that were made with documents among them. Default 1,000,000.
     pub recipes_max: usize,
     /// How long after its last use a recipe is kept. Default 400 days.
     pub recipe_age_max: Duration,
@@ -30,10 +32,16 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             documents_bytes_max: Some(10 << 30),
+            layers_bytes_max: Some(Self::LAYERS_BYTES_MAX),
             recipes_max: 1_000_000,
             recipe_age_max: Duration::from_secs(400 * 24 * 3600),
         }
     }
+}
+
+impl Bounds {
+    /// How many bytes of layers that were made of others a store may hold, where nothing else is said.
+    pub const LAYERS_BYTES_MAX: u64 = 50 << 30;
 }
 
 /// How old a claim, or an object that never came to its name, is when it is cleared away.
@@ -70,6 +78,10 @@ pub struct Swept {
     pub documents_of_older_editions: u64,
     /// The bytes of those documents.
     pub documents_bytes: u64,
+    /// Layers that were removed; each can be made again while the upstream has what it stands for.
+    pub layers: u64,
+    /// The bytes of those layers.
+    pub layers_bytes: u64,
     /// Claims and objects that never came to their names.
     pub leftovers: u64,
     /// The age of recipes was not gone by, because the clock is likely wrong.
@@ -107,7 +119,9 @@ impl Census {
         match name {
             Name::Document { edition, .. } if *edition == EDITION => self.own.push((last_use, size)),
             Name::Document { edition, .. } if *edition < EDITION => self.older.push((last_use, size)),
-            Name::Recipe { edition, .. } if *edition <= EDITION => self.recipes.push(last_use),
+            Name::Recipe { edition, .. } | Name::Config { edition, .. } if *edition <= EDITION => {
+                self.recipes.push(last_use);
+            }
             _ => {}
         }
     }
@@ -161,7 +175,7 @@ impl Plan {
         let before = match name {
             Name::Document { edition, .. } if *edition == EDITION => self.own_before,
             Name::Document { edition, .. } if *edition < EDITION => self.older_before,
-            Name::Recipe { edition, .. } if *edition <= EDITION => self.recipes_before,
+            Name::Recipe { edition, .. } | Name::Config { edition, .. } if *edition <= EDITION => self.recipes_before,
             Name::Claim if now.saturating_sub(modified) > LEFTOVER_AGE.as_secs() => return Verdict::Goes,
             _ => return Verdict::Stays,
         };
@@ -173,11 +187,11 @@ impl Plan {
 }
 
 /// When an object was last used, as far as that can be believed: not in the future, and not before there were clocks.
-fn believable(modified: u64, now: u64) -> u64 {
+pub(super) fn believable(modified: u64, now: u64) -> u64 {
     if modified < EARLIEST_USE.as_secs() { now } else { modified.min(now) }
 }
 
-fn seconds(moment: SystemTime) -> u64 {
+pub(super) fn seconds(moment: SystemTime) -> u64 {
     moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
@@ -192,7 +206,7 @@ impl Store {
     ) -> Result<Swept, StoreFailure> {
         let now = seconds(SystemTime::now());
         let mut census = Census::default();
-        for folder in [DOCUMENTS, RECIPES] {
+        for folder in [DOCUMENTS, RECIPES, CONFIGS] {
             let mut objects = self.listing(&Path::from_iter([LAYOUT, folder]));
             while let Some(object) = objects.try_next().await? {
                 look();
@@ -203,9 +217,10 @@ impl Store {
         }
         let plan = census.plan(bounds, now, occasion);
         let mut swept = Swept { is_clock_suspicious: plan.is_clock_suspicious, ..Swept::default() };
-        for folder in [DOCUMENTS, RECIPES, CLAIMS] {
+        for folder in [DOCUMENTS, RECIPES, CONFIGS, CLAIMS] {
             self.remove(folder, &plan, now, occasion, &mut swept).await?;
         }
+        self.sweep_layers(bounds.layers_bytes_max, occasion, &mut swept, &mut look).await?;
         swept.leftovers += self.clear_staging(occasion).await?;
         Ok(swept)
     }
@@ -271,20 +286,25 @@ impl Store {
 }
 
 impl Swept {
-    fn note(&mut self, name: &Name, size: u64) {
+    pub(super) fn note(&mut self, name: &Name, size: u64) {
         match name {
             Name::Document { edition, .. } => {
                 self.documents += 1;
                 self.documents_bytes += size;
                 self.documents_of_older_editions += u64::from(*edition != EDITION);
             }
-            Name::Recipe { .. } => self.recipes += 1,
+            Name::Recipe { .. } | Name::Config { .. } => self.recipes += 1,
+            Name::Layer { .. } => {
+                self.layers += 1;
+                self.layers_bytes += size;
+            }
+            Name::Facts { .. } | Name::Transcoding { .. } | Name::Transcoded { .. } => {}
             Name::Claim | Name::SigningKey | Name::Staged => self.leftovers += 1,
         }
     }
 }
 
-fn modified(object: &ObjectMeta) -> u64 {
+pub(super) fn modified(object: &ObjectMeta) -> u64 {
     seconds(object.last_modified.into())
 }
 

@@ -61,13 +61,15 @@ impl Store {
                             "so many recipes look unused for so long that the clock is likely wrong, so none was removed for its age; if it is right, run `schemabridge store gc`"
                         );
                     }
-                    if swept.documents + swept.recipes + swept.leftovers > 0 {
+                    if swept.documents + swept.recipes + swept.layers + swept.leftovers > 0 {
                         tracing::info!(
                             store = %self.location,
                             recipes = swept.recipes,
                             documents = swept.documents,
                             documents_of_older_editions = swept.documents_of_older_editions,
                             documents_bytes = swept.documents_bytes,
+                            layers = swept.layers,
+                            layers_bytes = swept.layers_bytes,
                             leftovers = swept.leftovers,
                             "the store was swept"
                         );

@@ -1,7 +1,7 @@
 use super::*;
 use crate::image::manifest::Manifest;
 use crate::image::media_type::Format;
-use crate::translate::{SigningKey, signed};
+use crate::translate::{LayerPolicy, SigningKey, signed};
 
 fn recipe(source: &[u8]) -> Recipe {
     Recipe {
@@ -16,6 +16,8 @@ fn recipe(source: &[u8]) -> Recipe {
         derived: Digest::sha256(b"document"),
         shape: None,
         signing_key: None,
+        layers: LayerPolicy::Stored,
+        gzip_layers: Vec::new(),
     }
 }
 

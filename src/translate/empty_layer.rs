@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use crate::image::digest::Digest;
+use crate::image::layer::{Compression, LayerFacts};
 
 /// The blob. Inflates to 1,024 zero bytes, the end-of-archive mark of tar.
 pub const BYTES: [u8; 32] = [
@@ -17,11 +18,20 @@ pub const DIGEST: &str = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d
 /// The digest of the archive without its compression, as text.
 pub const DIFF_ID: &str = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
 
+/// The length of the archive without its compression.
+const ARCHIVE_BYTES: usize = 1024;
+
 static TYPED: LazyLock<Digest> = LazyLock::new(|| Digest::sha256(&BYTES));
+static TYPED_DIFF_ID: LazyLock<Digest> = LazyLock::new(|| Digest::sha256(&[0; ARCHIVE_BYTES]));
 
 /// The blob's digest.
 pub fn digest() -> &'static Digest {
     &TYPED
+}
+
+/// What its bytes tell.
+pub fn facts() -> LayerFacts {
+    LayerFacts { diff_id: TYPED_DIFF_ID.clone(), size: BYTES.len() as u64, compression: Compression::Gzip }
 }
 
 #[cfg(test)]
@@ -31,6 +41,6 @@ mod tests {
     #[test]
     fn the_bytes_have_the_digest_that_the_world_knows() {
         assert_eq!(digest().as_str(), DIGEST);
-        assert_eq!(Digest::sha256(&[0; 1024]).as_str(), DIFF_ID);
+        assert_eq!(facts().diff_id.as_str(), DIFF_ID);
     }
 }

@@ -7,23 +7,34 @@ pub mod empty_layer;
 pub mod index;
 mod oci_to_schema1;
 mod oci_to_schema2;
+mod repack;
+mod schema1_to_oci;
+mod schema1_to_schema2;
 mod schema2_to_oci;
 mod schema2_to_schema1;
 pub mod sign;
 pub mod table;
+mod v1_container;
+mod v1_image;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use crate::image::config::{Config, InvalidConfig};
 use crate::image::digest::Digest;
-use crate::image::layer::LayerKind;
-use crate::image::manifest::{Content, MANIFEST_BYTES_MAX, Manifest};
+use crate::image::layer::{GzipLayer, LayerFacts, LayerKind};
+use crate::image::manifest::{CONFIG_BYTES_MAX, Content, MANIFEST_BYTES_MAX, Manifest};
 use crate::image::media_type::Format;
 use crate::image::oci::ImageManifest;
 use crate::image::reference::{Repository, Tag};
 
+pub use repack::{needs_repacking, repacked};
+pub use schema1_to_schema2::layers_read;
 pub use sign::{SigningKey, signed};
-pub use table::{cell, cell_for};
+pub use table::{cell, cell_for, upgrade_for};
+pub use v1_image::V1Fault;
 
 /// Raised with every change to a byte that a translation writes.
 pub const EDITION: u32 = 1;
@@ -41,6 +52,28 @@ pub struct Source<'a> {
     pub tag: &'a Tag,
     /// Signs schema 1; no other target needs it.
     pub signing_key: Option<&'a SigningKey>,
+    /// What was learnt of the layers by reading them, where somebody did.
+    pub learnt: Option<&'a Learnt>,
+}
+
+/// What becomes of the layers of an image. Part of a recipe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerPolicy {
+    /// They stay as they are.
+    #[default]
+    Stored,
+    /// For those that are compressed with zstd stand gzip ones.
+    Gzip,
+}
+
+/// What was learnt of layers by reading them, by their digests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Learnt {
+    /// What their bytes tell. An upgrade of schema 1 needs it of each layer.
+    pub facts: BTreeMap<Digest, LayerFacts>,
+    /// The gzip layers that stand for them, for clients that cannot read zstd.
+    pub gzip: BTreeMap<Digest, GzipLayer>,
 }
 
 /// A translated document.
@@ -52,6 +85,17 @@ pub struct Derived {
     pub digest: Digest,
     /// What it is.
     pub format: Format,
+    /// The blobs that it names and that were made with it: the registry does not have them.
+    pub blobs: Vec<DerivedBlob>,
+}
+
+/// A blob that was made with a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DerivedBlob {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Their digest.
+    pub digest: Digest,
 }
 
 /// One cell of the table: the function that translates.
@@ -107,6 +151,44 @@ pub enum Untranslatable {
         position: usize,
         /// What is wrong with it.
         fault: LayerFault,
+    },
+    /// Schema 1 that counts its layers and their histories differently, or has none.
+    #[error("it has {layers} layers and {entries} entries of history, which must be as many")]
+    Entries {
+        /// How many layers.
+        layers: usize,
+        /// How many entries of history.
+        entries: usize,
+    },
+    /// An entry of schema 1's history that no engine takes.
+    #[error("entry {position} of its history, the topmost being 1, {fault}")]
+    V1 {
+        /// Its position, the topmost being 1.
+        position: usize,
+        /// What is wrong with it.
+        fault: V1Fault,
+    },
+    /// A layer was to be read before, and was not.
+    #[error("its layer {digest} has not been read")]
+    LayerUnread {
+        /// The layer.
+        digest: Digest,
+    },
+    /// A layer's archive is not the one that the config names.
+    #[error("layer {position} holds an archive with the digest {found}, but the config names {expected}")]
+    DiffId {
+        /// Its position, the lowest layer being 1.
+        position: usize,
+        /// What the config names.
+        expected: String,
+        /// What the layer holds.
+        found: Digest,
+    },
+    /// The config would be larger than is read.
+    #[error("its config would have {bytes} bytes, and at most {CONFIG_BYTES_MAX} are read")]
+    ConfigTooLarge {
+        /// Its length.
+        bytes: usize,
     },
     /// No entry of a list or index is left.
     #[error("no image is left of it: {omissions}")]
@@ -168,10 +250,10 @@ pub fn config_needed(manifest: &Manifest, target: Format) -> bool {
 }
 
 impl<'a> Source<'a> {
-    /// The stored image.
-    fn image(&self) -> Result<&'a ImageManifest, Untranslatable> {
+    /// The stored image, gzip layers in the place of those that they stand for.
+    fn image(&self) -> Result<Cow<'a, ImageManifest>, Untranslatable> {
         match self.manifest.content() {
-            Content::Image(image) => Ok(image),
+            Content::Image(image) => self.with_gzip_layers(image),
             Content::Schema1(_) | Content::Index(_) | Content::Artifact(_) => {
                 Err(Untranslatable::NotAnImage { format: self.manifest.format() })
             }
@@ -203,7 +285,7 @@ impl<'a> Source<'a> {
 impl Derived {
     fn new(document: String, digest: Digest, format: Format) -> Result<Self, Untranslatable> {
         refuse_length(document.len())?;
-        Ok(Self { bytes: document.into(), digest, format })
+        Ok(Self { bytes: document.into(), digest, format, blobs: Vec::new() })
     }
 }
 

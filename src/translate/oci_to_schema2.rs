@@ -15,7 +15,7 @@ use crate::image::schema2;
 /// written. A schema 2 with an OCI config or OCI layers is made a proper one.
 pub(super) fn oci_to_schema2(source: &Source<'_>) -> Result<Derived, Untranslatable> {
     let image = source.image()?;
-    source.require_image_config(image)?;
+    source.require_image_config(&image)?;
     let docker = ImageManifest {
         config: in_docker_type(&image.config, media_type::DOCKER_CONFIG),
         layers: image.layers.iter().enumerate().map(docker_layer).collect::<Result<_, _>>()?,

@@ -11,7 +11,7 @@ use crate::image::oci::{self, ImageManifest};
 /// the OCI's already pass, and so does a layer of a type that nobody knows, as it would have passed in the schema 2.
 pub(super) fn schema2_to_oci(source: &Source<'_>) -> Result<Derived, Untranslatable> {
     let image = source.image()?;
-    source.require_image_config(image)?;
+    source.require_image_config(&image)?;
     let oci = ImageManifest {
         config: Descriptor { media_type: media_type::OCI_CONFIG.to_owned(), ..image.config.clone() },
         layers: image.layers.iter().enumerate().map(oci_layer).collect::<Result<_, _>>()?,

@@ -23,7 +23,7 @@ const STEP_BYTES_MIN: usize = 256;
 
 /// Makes a signed schema 1 whose digest depends on the config, the layers' digests, the repository and the tag.
 pub(super) fn schema2_to_schema1(source: &Source<'_>) -> Result<Derived, Untranslatable> {
-    compose(source, source.image()?)
+    compose(source, source.image()?.as_ref())
 }
 
 /// The schema 1 of an image of either family.

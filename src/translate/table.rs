@@ -3,6 +3,8 @@
 use super::Cell;
 use super::oci_to_schema1::oci_to_schema1;
 use super::oci_to_schema2::oci_to_schema2;
+use super::schema1_to_oci::schema1_to_oci;
+use super::schema1_to_schema2::schema1_to_schema2;
 use super::schema2_to_oci::schema2_to_oci;
 use super::schema2_to_schema1::schema2_to_schema1;
 use crate::image::manifest::Manifest;
@@ -33,6 +35,15 @@ pub const TABLE: [[Way; 3]; 3] = [
     /* schema 1 */   [ AsStored,            Translated(schema2_to_schema1),  Translated(oci_to_schema1) ],
     /* schema 2 */   [ FallsBackToSchema1,  AsStored,                        Translated(oci_to_schema2) ],
     /* OCI      */   [ NoTranslation,       Translated(schema2_to_oci),      AsStored                   ],
+];
+
+/// Policy, not the table: where the operator opts in to upgrades, these stand in the place of the two entries of stored
+/// schema 1 that do not answer. They read layers, which no other translation does.
+#[rustfmt::skip]
+pub const UPGRADES: [(Format, Cell); 2] = [
+    // client reads    | stored schema 1
+    (Format::Schema2,    schema1_to_schema2),
+    (Format::Oci,        schema1_to_oci),
 ];
 
 impl Way {
@@ -70,6 +81,12 @@ pub fn cell_for(manifest: &Manifest, target: Format) -> Option<Cell> {
     cell(manifest.format(), target).or_else(|| cell(manifest.counts_as(), target))
 }
 
+/// The function that upgrades this document into `target`: only for stored schema 1, and only for whoever opted in.
+pub fn upgrade_for(manifest: &Manifest, target: Format) -> Option<Cell> {
+    let is_schema1 = manifest.format() == Format::Schema1;
+    UPGRADES.into_iter().find(|(format, _)| is_schema1 && *format == target).map(|(_, cell)| cell)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +105,15 @@ mod tests {
             (Format::Oci, Format::Schema2),
         ];
         assert_eq!(cells, expected);
+    }
+
+    /// What the product's table promises without the policy stays what it is.
+    #[test]
+    fn upgrades_stand_only_where_the_table_has_no_answer_for_stored_schema_1() {
+        for target in FORMATS {
+            let is_upgraded = UPGRADES.iter().any(|(format, _)| *format == target);
+            let is_open = matches!(way(Format::Schema1, target), Some(FallsBackToSchema1 | NoTranslation));
+            assert_eq!(is_upgraded, is_open, "{target}");
+        }
     }
 }

@@ -64,6 +64,7 @@ fn translate_with(stored: &Stored, target: Format, config: Option<&[u8]>) -> Res
         repository: &"a/b".parse().unwrap(),
         tag: &"t".parse().unwrap(),
         signing_key: Some(&SigningKey::generate([7; 32]).unwrap()),
+        learnt: None,
     };
     cell_for(&stored.manifest, target).unwrap()(&source)
 }

@@ -1,5 +1,6 @@
 //! The upstream's bodies: streamed under an idle time-out, or collected under a cap.
 
+use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,6 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
@@ -19,6 +21,8 @@ use super::tls;
 pub struct StreamedBody {
     inner: reqwest::Body,
     idle_timeout: Duration,
+    /// Counts its bytes.
+    moved: Option<Counter>,
     /// Armed while the inner body is pending.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -26,7 +30,12 @@ pub struct StreamedBody {
 impl StreamedBody {
     /// Wraps a body of the HTTP client.
     pub const fn new(inner: reqwest::Body, idle_timeout: Duration) -> Self {
-        Self { inner, idle_timeout, deadline: None }
+        Self { inner, idle_timeout, moved: None, deadline: None }
+    }
+
+    /// The same, with its bytes counted there.
+    pub(super) fn counted_by(self, moved: &Counter) -> Self {
+        Self { moved: Some(moved.clone()), ..self }
     }
 }
 
@@ -38,6 +47,11 @@ impl Body for StreamedBody {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
             this.deadline = None;
+            if let (Some(moved), Some(Ok(frame))) = (&this.moved, &frame)
+                && let Some(data) = frame.data_ref()
+            {
+                moved.inc_by(data.len() as u64);
+            }
             return Poll::Ready(frame.map(|result| result.map_err(unreachable)));
         }
         let idle_timeout = this.idle_timeout;
@@ -56,17 +70,49 @@ impl Body for StreamedBody {
     }
 }
 
-/// The body of an upload as it arrives from the client, under the same idle time-out. Says when it is over, so that the
-/// time for the answer can begin.
+/// How uploads arrive from clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadLimits {
+    /// How long a client may send nothing while more is waited for. Default 60 s.
+    pub idle_timeout: Duration,
+    /// How many bytes the body of one request may have. Default any number.
+    pub bytes_max: Option<u64>,
+}
+
+impl Default for UploadLimits {
+    fn default() -> Self {
+        Self { idle_timeout: Duration::from_secs(60), bytes_max: None }
+    }
+}
+
+/// The body of an upload as it arrives from the client. The idle time-out runs only while the gateway waits for the
+/// client. Says when it is over, so that the time for the answer can begin.
 pub(super) struct UploadBody {
     inner: StreamedBody,
+    limits: UploadLimits,
+    seen: u64,
     ended: Option<oneshot::Sender<()>>,
 }
 
 impl UploadBody {
-    pub(super) fn new(inner: reqwest::Body, idle_timeout: Duration) -> (Self, oneshot::Receiver<()>) {
+    pub(super) fn new(
+        inner: reqwest::Body,
+        limits: UploadLimits,
+        moved: &Counter,
+    ) -> Result<(Self, oneshot::Receiver<()>), Failure> {
+        let inner = StreamedBody::new(inner, limits.idle_timeout).counted_by(moved);
         let (ended, over) = oneshot::channel();
-        (Self { inner: StreamedBody::new(inner, idle_timeout), ended: Some(ended) }, over)
+        let body = Self { inner, limits, seen: 0, ended: Some(ended) };
+        // What is announced need not begin.
+        body.check(body.size_hint().lower())?;
+        Ok((body, over))
+    }
+
+    const fn check(&self, length: u64) -> Result<(), Failure> {
+        match self.limits.bytes_max {
+            Some(bytes_max) if length > bytes_max => Err(Failure::UploadTooLarge { bytes_max }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -75,7 +121,14 @@ impl Body for UploadBody {
     type Error = Failure;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        let frame = match ready!(Pin::new(&mut self.inner).poll_frame(context)) {
+            Some(Err(Failure::TimedOut { seconds })) => Some(Err(Failure::UploadStalled { seconds })),
+            frame => frame,
+        };
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+            self.seen = self.seen.saturating_add(data.len() as u64);
+            self.check(self.seen)?;
+        }
         if frame.is_none() || self.inner.is_end_stream() {
             self.ended = None;
         }
@@ -91,13 +144,20 @@ impl Body for UploadBody {
     }
 }
 
-/// Says what broke a transfer without naming the URL, which may hold a signature.
+/// Says what broke a transfer without naming the URL, which may hold a signature. What an upload broke off for is its own.
 pub(super) fn unreachable(error: reqwest::Error) -> Failure {
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        if let Some(failure) = source.downcast_ref::<Failure>() {
+            return failure.clone();
+        }
+        cause = source.source();
+    }
     Failure::Unreachable { reason: innermost(&error.without_url()) }
 }
 
 /// The outer errors say that a request was sent; the innermost says what became of it.
-pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -66,6 +66,16 @@ pub(super) enum Position {
     Open = 2,
 }
 
+impl Position {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        }
+    }
+}
+
 impl Breaker {
     pub(super) const fn new(policy: BreakerPolicy) -> Self {
         Self { policy, state: State::Closed { failures: 0 }, openings: 0 }

@@ -32,6 +32,18 @@ pub enum Failure {
         /// The limit that passed, in seconds.
         seconds: u64,
     },
+    /// A client sends nothing more of its upload.
+    #[error("nothing more of the upload came for {seconds} s")]
+    UploadStalled {
+        /// The limit that passed, in seconds.
+        seconds: u64,
+    },
+    /// A client sends more than it may.
+    #[error("the upload is larger than the limit of {bytes_max} bytes")]
+    UploadTooLarge {
+        /// The limit.
+        bytes_max: u64,
+    },
     /// As much is asked of the upstream as it may be, and this request waited long enough for its turn.
     #[error("too many requests to the upstream were waiting")]
     Overloaded {
@@ -167,7 +179,10 @@ impl Failure {
                 format!("the registry {authority} leads to where the gateway does not go: {reason}")
             }
             Self::NoCredentials { .. } => format!("the gateway cannot log in to the registry {authority}: {self}"),
-            Self::Denied { .. } | Self::UnforwardableQuery => self.to_string(),
+            Self::Denied { .. }
+            | Self::UnforwardableQuery
+            | Self::UploadStalled { .. }
+            | Self::UploadTooLarge { .. } => self.to_string(),
         }
     }
 

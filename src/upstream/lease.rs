@@ -143,6 +143,11 @@ impl<Value: Clone + PartialEq> Lease<Value> {
         }
     }
 
+    /// Whether there is a value that has not ended.
+    pub(super) fn is_held(&self) -> bool {
+        self.usable(Instant::now()).is_some()
+    }
+
     fn usable(&self, now: Instant) -> Option<(Value, Age)> {
         let state = self.state();
         let held = state.held.as_ref().filter(|held| held.holds(now))?;

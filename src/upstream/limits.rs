@@ -17,9 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Origin;
 
 use super::breaker::{Admission, Breaker, BreakerPolicy, Verdict};
+use super::errand::Leg;
 use super::metrics::{Meter, Metrics, Operation, RedirectAction};
 use super::pace::Pace;
 use super::rate_limit::{CoolDown, Reading, whole_seconds};
+use super::standing::{Last, Standing};
 use super::{Failure, Options};
 
 /// Where permission to see something comes from.
@@ -91,6 +93,7 @@ struct Signals {
     pace: Option<Pace>,
     cool_downs: HashMap<Counted, CoolDown>,
     reading: Option<(Instant, Reading)>,
+    last: Last,
 }
 
 /// What registries count apart: Docker Hub limits manifests and lets blobs through.
@@ -115,6 +118,7 @@ impl Traffic {
             pace: limits.requests_per_second.map(Pace::new),
             cool_downs: HashMap::new(),
             reading: None,
+            last: Last::default(),
         };
         Self {
             origin: options.url.origin(),
@@ -128,6 +132,11 @@ impl Traffic {
         }
     }
 
+    /// The counters.
+    pub(super) const fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// Counts a redirect.
     pub(super) fn note_redirect(&self, action: RedirectAction) {
         self.meter.redirected(action);
@@ -138,7 +147,7 @@ impl Traffic {
     pub(super) async fn carry<Sending>(
         &self,
         travel: Travel,
-        request: reqwest::Request,
+        mut request: reqwest::Request,
         send: impl FnOnce(reqwest::Request) -> Sending,
     ) -> Result<Response<reqwest::Body>, Failure>
     where
@@ -155,14 +164,19 @@ impl Traffic {
                 return Err(failure);
             }
         };
+        let leg = Leg::begin(&mut request);
         let answer = send(request).await;
+        let waited = leg.ended(answer.as_ref().ok().map(Response::status));
         admitted.judged(self.verdict(travel, &answer));
         match &answer {
             Ok(answer) => {
-                self.meter.answered(operation, answer.status());
+                self.meter.answered(operation, answer.status(), waited);
                 self.learn(operation, answer);
             }
-            Err(failure) => self.meter.failed(failure),
+            Err(failure) => {
+                self.meter.failed(failure);
+                self.signals().last.failed(failure);
+            }
         }
         answer.map(|answer| answer.map(|body| permits.held_by(body)))
     }
@@ -172,6 +186,12 @@ impl Traffic {
         let Some(floor) = self.rate_limit_floor else { return false };
         let signals = self.signals();
         signals.reading.as_ref().is_some_and(|(when, reading)| reading.is_below(floor, when.elapsed()))
+    }
+
+    /// How the upstream stands at this moment.
+    pub(super) fn standing(&self) -> Standing {
+        let signals = self.signals();
+        signals.last.standing(signals.breaker.as_ref().map(Breaker::position), signals.reading.as_ref())
     }
 
     async fn enter(&self, travel: Travel, operation: Operation) -> Result<(Permits, Admitted<'_>), Failure> {
@@ -248,6 +268,7 @@ impl Traffic {
     fn learn(&self, operation: Operation, answer: &Response<reqwest::Body>) {
         let now = Instant::now();
         let mut signals = self.signals();
+        signals.last.answered(answer.status());
         if let Some(reading) = Reading::of(answer.headers()) {
             self.meter.reads(&reading);
             signals.reading = Some((now, reading));

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
+use super::cache_requests::Asked;
 use super::challenge::Challenge;
 use super::credentials::{Credential, Credentials, basic};
 use super::failure::REFUSAL_BYTES_MAX;
@@ -263,11 +264,22 @@ impl Upstream {
             },
         );
         let lease = self.login.tokens.get_with(key, Arc::default);
-        let renewal = self.new_token(&realm_url, service, scope, credential);
-        match refused {
+        let (mut asked, was_held) = (false, lease.is_held());
+        let renewal = async {
+            asked = true;
+            self.new_token(&realm_url, service, scope, credential).await
+        };
+        let token = match refused {
             Some(refused) => lease.another_than(refused, renewal).await,
             None => lease.get(renewal).await,
-        }
+        };
+        self.transport.traffic.meter().looked_for_token(match (asked, was_held) {
+            (true, true) => Asked::Revalidated,
+            (true, false) => Asked::Miss,
+            (false, true) => Asked::Hit,
+            (false, false) => Asked::Coalesced,
+        });
+        token
     }
 
     async fn new_token(

@@ -8,11 +8,14 @@ pub mod address;
 pub mod authentication;
 pub mod body;
 mod breaker;
+mod cache_requests;
 pub mod caller;
 pub mod challenge;
+mod coding;
 mod credentials;
 mod docker_config;
 mod ecr;
+mod errand;
 pub mod failure;
 mod guard;
 pub mod headers;
@@ -28,6 +31,7 @@ mod rate_limit;
 mod redirect;
 pub mod route;
 mod scope;
+mod standing;
 mod tls;
 pub mod token;
 mod transport;
@@ -35,7 +39,7 @@ mod transport;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
@@ -46,19 +50,23 @@ use crate::image::reference::{Reference, Repository};
 use crate::negotiate::Glob;
 
 pub use authentication::{Authentication, Secret};
-pub use body::StreamedBody;
 use body::UploadBody;
+pub use body::{StreamedBody, UploadLimits};
 pub use breaker::BreakerPolicy;
+pub use cache_requests::{Asked, CacheRequests, Remembered};
 pub use caller::{Caller, NOBODYS_TOKEN};
+use coding::Coding;
+pub use errand::{Errand, TRACEPARENT, continued};
 pub use failure::{Failure, Refusal};
 pub use guard::Names;
 use limits::Traffic;
 pub use limits::{Limits, Permission};
-pub use metrics::{Metrics, RedirectAction};
+pub use metrics::{HEAD_SECONDS, Metrics, RedirectAction, Slots, USUAL_STATUSES, UntilHead, code, usual};
 pub use proxy::{Proxies, ProxyUse};
 use redirect::{Freight, Journey};
 pub use redirect::{Reach, Redirects, is_redirect};
 use scope::Scope;
+pub use standing::{RateLimit, Standing};
 pub use tls::{ClientCertificate, Tls, Verification};
 pub use token::{DOCKER_HUB_HOSTS, is_docker_hub};
 
@@ -90,6 +98,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// How long a whole document (a manifest, a config, a token, an error) may take to arrive. Default 60 s.
     pub document_timeout: Duration,
+    /// How uploads arrive from clients.
+    pub uploads: UploadLimits,
     /// Token services beyond the upstream's own host that bearer challenges may name.
     pub token_realms: Vec<Url>,
     /// What becomes of the redirects of blobs. Default [`Redirects::Auto`].
@@ -121,6 +131,7 @@ impl Options {
             answer_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             document_timeout: Duration::from_secs(60),
+            uploads: UploadLimits::default(),
             token_realms: Vec::new(),
             authentication: Authentication::Passthrough,
             credentials_timeout: Duration::from_secs(20),
@@ -226,6 +237,11 @@ impl Upstream {
         self.transport.traffic.is_near_rate_limit()
     }
 
+    /// How it stands at this moment.
+    pub fn standing(&self) -> Standing {
+        self.transport.traffic.standing()
+    }
+
     /// The registry's host and port, for a sentence that a person reads.
     pub fn authority(&self) -> String {
         authority_of(&self.options.url)
@@ -274,7 +290,8 @@ impl Upstream {
         if answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
-        let bytes = self.collect(self.streamed(answer.into_body()), MANIFEST_BYTES_MAX, "manifest").await?;
+        let answer = self.plain_manifest(answer).await?;
+        let bytes = self.collect(answer.into_body(), MANIFEST_BYTES_MAX, "manifest").await?;
         let digest = match reference {
             Reference::Digest(digest) => verified(digest, &bytes).map(|()| digest.clone())?,
             Reference::Tag(_) => match Manifest::parse(bytes.clone()) {
@@ -309,15 +326,32 @@ impl Upstream {
         method: Method,
     ) -> Result<http::Response<StreamedBody>, Failure> {
         let url = self.manifest_url(repository, digest.as_str());
-        let answer = self.ask_for_manifest(method, url, caller, repository).await?;
+        let is_head = method == Method::HEAD;
+        let mut answer = self.ask_for_manifest(method, url.clone(), caller, repository).await?;
+        if is_head && answer.status() == StatusCode::OK && Coding::of(answer.headers())? == Coding::Gzip {
+            // Its length is that of other bytes.
+            answer = self.ask_for_manifest(Method::GET, url, caller, repository).await?;
+        }
         if answer.status() != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
-        let coding = answer.headers().get(CONTENT_ENCODING).filter(|coding| coding.as_bytes() != b"identity");
-        if let Some(coding) = coding {
-            return Err(Failure::Coded { coding: String::from_utf8_lossy(coding.as_bytes()).into_owned() });
+        self.plain_manifest(answer).await
+    }
+
+    /// The same answer, without a content coding.
+    async fn plain_manifest(
+        &self,
+        answer: http::Response<reqwest::Body>,
+    ) -> Result<http::Response<StreamedBody>, Failure> {
+        if Coding::of(answer.headers())? == Coding::Identity {
+            return Ok(answer.map(|inner| self.streamed(inner)));
         }
-        Ok(answer.map(|inner| self.streamed(inner)))
+        let (mut head, body) = answer.into_parts();
+        let compressed = self.collect(self.streamed(body), MANIFEST_BYTES_MAX, "manifest").await?;
+        let plain = coding::gunzipped(&compressed, MANIFEST_BYTES_MAX, "manifest")?;
+        head.headers.remove(CONTENT_ENCODING);
+        head.headers.insert(CONTENT_LENGTH, plain.len().into());
+        Ok(http::Response::from_parts(head, self.streamed(plain.into())))
     }
 
     /// The blob with this digest, of at most `bytes_max` bytes, following redirects without credentials.
@@ -386,11 +420,13 @@ impl Upstream {
         match request.body {
             None => self.transport.send_streaming(outgoing).await,
             Some(RequestBody::Whole(bytes)) => {
+                self.transport.traffic.meter().sent().inc_by(bytes.len() as u64);
                 *outgoing.body_mut() = Some(bytes.into());
                 self.transport.send_streaming(outgoing).await
             }
             Some(RequestBody::Streamed(inner)) => {
-                let (upload, ended) = UploadBody::new(inner, self.options.idle_timeout);
+                let (upload, ended) =
+                    UploadBody::new(inner, self.options.uploads, self.transport.traffic.meter().sent())?;
                 *outgoing.body_mut() = Some(reqwest::Body::wrap(upload));
                 self.transport.send_upload(outgoing, ended).await
             }
@@ -413,6 +449,11 @@ impl Upstream {
             self.transport.check_target(&target).await?;
         }
         Ok(target)
+    }
+
+    /// Counts what came and was no use. What kept an answer from coming is counted where it was sent for.
+    pub fn note_disappointment(&self, failure: &Failure) {
+        self.transport.traffic.meter().disappointed(failure);
     }
 
     /// Counts a redirect that was looked at.
@@ -510,7 +551,7 @@ impl Upstream {
     }
 
     fn streamed(&self, inner: reqwest::Body) -> StreamedBody {
-        StreamedBody::new(inner, self.options.idle_timeout)
+        StreamedBody::new(inner, self.options.idle_timeout).counted_by(self.transport.traffic.meter().received())
     }
 }
 

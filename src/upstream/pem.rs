@@ -7,7 +7,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// All certificates of a file, of which there must be one.
 pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_slice_iter(&read(file)?)
+    certificates_in(&read(file)?, file)
+}
+
+/// The same of what was read from a file.
+pub(crate) fn certificates_in(bytes: &[u8], file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_slice_iter(bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| format!("{}: expected certificates in PEM: {error}", file.display()))?;
     if certificates.is_empty() {
@@ -18,7 +23,12 @@ pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 /// The private key in a file.
 pub(crate) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(&read(file)?)
+    private_key_in(&read(file)?, file)
+}
+
+/// The same of what was read from a file.
+pub(crate) fn private_key_in(bytes: &[u8], file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(bytes)
         .map_err(|error| format!("{}: expected a private key in PEM: {error}", file.display()))
 }
 
@@ -27,6 +37,7 @@ pub(crate) fn no_pair(chain: &Path, key: &Path, error: &rustls::Error) -> String
     format!("{} is not the private key of the certificate in {}: {error}", key.display(), chain.display())
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, String> {
+/// What is in a file.
+pub(crate) fn read(file: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
 }

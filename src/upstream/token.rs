@@ -99,6 +99,12 @@ impl Upstream {
 
     /// One exchange with a realm that is trusted.
     pub(super) async fn ask_realm(&self, realm: Url, request: TokenRequest) -> Result<TokenAnswer, Failure> {
+        let answer = self.ask_realm_now(realm, request).await;
+        self.transport.traffic.meter().asked_for_token(answer.as_ref().ok().map(|answer| answer.status));
+        answer
+    }
+
+    async fn ask_realm_now(&self, realm: Url, request: TokenRequest) -> Result<TokenAnswer, Failure> {
         let mut url = realm;
         let mut outgoing = if request.method == Method::POST {
             let form = Serializer::new(String::new()).extend_pairs(&request.parameters).finish();

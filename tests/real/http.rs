@@ -63,7 +63,7 @@ pub fn ask_as_docker_1_9(to: SocketAddr, target: &str) -> Answer {
         .unwrap_or_else(|fault| panic!("GET {target} at {to} as Docker 1.9.1: {fault}"))
 }
 
-fn parse(answer: &[u8], without_body: bool) -> Option<Answer> {
+pub fn parse(answer: &[u8], without_body: bool) -> Option<Answer> {
     let end = find(answer, b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;
     let mut lines = head.split("\r\n");

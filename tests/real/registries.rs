@@ -189,6 +189,8 @@ impl Registry {
 /// The built binary in front of one registry.
 pub struct Gateway {
     pub address: SocketAddr,
+    /// Where the operator connects.
+    pub admin: SocketAddr,
     program: Program,
     _directory: TempDir,
 }
@@ -239,7 +241,7 @@ impl Gateway {
         std::fs::write(&file, places + rest + text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
         command.args(["serve", "--config"]).arg(&file).envs(environment.iter().map(|(name, value)| (name, value)));
-        Self::started(address, command, directory)
+        Self::started(address, admin, command, directory)
     }
 
     fn start_with(upstream: &Registry, store: &str, more: &[&str], directory: TempDir) -> Self {
@@ -255,13 +257,13 @@ impl Gateway {
             .args(["--listen", &address.to_string()])
             .args(["--admin-listen", &admin.to_string()])
             .args(["--log-format", "json"]);
-        Self::started(address, command, directory)
+        Self::started(address, admin, command, directory)
     }
 
-    fn started(address: SocketAddr, command: Command, directory: TempDir) -> Self {
+    fn started(address: SocketAddr, admin: SocketAddr, command: Command, directory: TempDir) -> Self {
         let mut program = Program::start("schemabridge", command, directory.path());
         program.wait_for_port(address);
-        Self { address, program, _directory: directory }
+        Self { address, admin, program, _directory: directory }
     }
 
     /// Everything that the gateway has written so far.

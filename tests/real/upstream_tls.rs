@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use schemabridge::{
     gateway::{Options, Service, service::ServiceOptions},
     server,
@@ -37,6 +37,8 @@ impl Certificates {
         };
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // OpenSSL takes a certificate for self-signed if it is called what its authority is called.
+        params.distinguished_name.push(DnType::CommonName, "an authority of one test");
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let issue = |name: &str, host: &str| {
             let key = KeyPair::generate().unwrap();

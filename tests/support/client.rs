@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+use http_body_util::Full;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -156,6 +158,16 @@ impl Call {
         }
         text.push_str("\r\n");
         [text.as_bytes(), &self.body].concat()
+    }
+
+    /// The same request of HTTP/2, to what is called so.
+    pub fn as_http2(&self, authority: &str) -> http::Request<Full<Bytes>> {
+        let target = format!("https://{authority}{}", self.target);
+        let mut request = http::Request::builder().method(self.method.as_str()).uri(target);
+        for (name, value) in &self.lines {
+            request = request.header(name, value);
+        }
+        request.body(Full::from(self.body.clone())).unwrap()
     }
 
     /// Sends it and reads the whole answer.

@@ -9,15 +9,18 @@ use prometheus_client::registry::Registry;
 use schemabridge::gateway::door::{Door, DoorOptions};
 use schemabridge::gateway::service::ServiceOptions;
 use schemabridge::gateway::{
-    Callers, Catalog, ChallengeMode, IndexLimits, Options, Pushes, RepositoryRules, Service, SingleNames, TagPolicy,
+    Callers, Catalog, ChallengeMode, IndexLimits, ManifestLimits, Options, Pushes, RepositoryRules, Service,
+    SingleNames, TagPolicy,
 };
 use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Treatment, WithoutAccept};
 use schemabridge::server;
+use schemabridge::server::limits::{Limits, Places};
 use schemabridge::server::tls::TlsOptions;
 use schemabridge::store::Location;
 use schemabridge::store::blobs::BlobCacheOptions;
+use schemabridge::upstream;
 use schemabridge::upstream::route::RouteNames;
-use schemabridge::upstream::{Authentication, Limits, Names, Permission, ProxyUse, Redirects, Tls};
+use schemabridge::upstream::{Authentication, Names, Permission, ProxyUse, Redirects, Tls, UploadLimits};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -30,6 +33,7 @@ use super::upstream::Upstream;
 pub struct Setup {
     changes: Vec<Change>,
     to_clients: Option<server::tls::Tls>,
+    places: Option<Limits>,
 }
 
 type Change = Box<dyn FnOnce(&mut ServiceOptions)>;
@@ -121,6 +125,11 @@ impl Setup {
         self.with(|options| options.upstream_name = name.to_owned())
     }
 
+    /// Gives documents so many bytes of memory.
+    pub fn cache_bytes(self, bytes: u64) -> Self {
+        self.with_all(move |options| options.shared.cache_bytes = bytes)
+    }
+
     /// Keeps blobs.
     pub fn blob_cache(self, cache: BlobCacheOptions) -> Self {
         self.with_all(|options| options.shared.blob_cache = Some(cache))
@@ -142,8 +151,23 @@ impl Setup {
     }
 
     /// Asks so much of the upstream at once.
-    pub fn limits(self, change: impl FnOnce(&mut Limits) + 'static) -> Self {
+    pub fn limits(self, change: impl FnOnce(&mut upstream::Limits) + 'static) -> Self {
         self.with(|options| change(&mut options.upstream.limits))
+    }
+
+    /// Gives clients so much.
+    pub fn within(self, limits: Limits) -> Self {
+        Self { places: Some(limits), ..self }
+    }
+
+    /// Works on so many manifests at once.
+    pub fn manifests(self, limits: ManifestLimits) -> Self {
+        self.with_all(move |options| options.shared.manifests = limits)
+    }
+
+    /// Takes uploads within these limits.
+    pub fn uploads(self, limits: UploadLimits) -> Self {
+        self.with(move |options| options.upstream.uploads = limits)
     }
 
     /// Waits so long for the head of an answer.
@@ -277,7 +301,10 @@ impl Setup {
         };
         let mut metrics = Registry::with_prefix("schemabridge");
         gateway.shared().register_metrics(&mut metrics);
-        let listener = server::Listener::new(listener, self.to_clients);
+        let connections = server::Metrics::default();
+        connections.register(&mut metrics);
+        let places = Places::new(self.places.unwrap_or_default(), connections);
+        let listener = server::Listener::new(listener, self.to_clients).within(places);
         let serving = tokio::spawn(server::serve(listener, Arc::clone(&gateway), shutdown));
         Gateway { address, service: gateway, metrics, stop: Some(stop), serving: Some(serving) }
     }
@@ -309,23 +336,33 @@ impl Gateway {
         self.address
     }
 
+    /// The gateway as the admin listener has it.
+    pub fn shared_service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
     /// The gateway without its listener.
     pub fn service(&self) -> &Service {
         &self.service
     }
 
-    /// What it counted so far under this name and these labels, as Prometheus reads it.
-    pub fn counted(&self, series: &str) -> u64 {
+    /// All that it counted so far, as Prometheus reads it.
+    pub fn metrics(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.metrics).unwrap();
+        text
+    }
+
+    /// What it counted so far under this name and these labels, as Prometheus reads it.
+    pub fn counted(&self, series: &str) -> u64 {
+        let text = self.metrics();
         let values = text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         values.map(|value| value.parse::<u64>().unwrap()).next().unwrap_or_else(|| panic!("no {series} in {text}"))
     }
 
     /// The value of this metric, written with its labels as it is shown; 0 if it is not.
     pub fn metric(&self, series: &str) -> u64 {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.metrics).unwrap();
+        let text = self.metrics();
         let values = text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         values.map(|value| value.parse::<u64>().unwrap()).next().unwrap_or_default()
     }

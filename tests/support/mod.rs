@@ -5,6 +5,7 @@ pub mod bucket;
 pub mod client;
 pub mod fault;
 pub mod gateway;
+pub mod http2;
 pub mod images;
 pub mod objects;
 pub mod parents;
@@ -12,6 +13,7 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod secure;
+pub mod secure_client;
 pub mod server;
 pub mod upstream;
 

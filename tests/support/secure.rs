@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, SignatureAlgorithm,
+    date_time_ymd,
+};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -55,13 +58,27 @@ impl Authority {
 
     /// The same for a subject with this common name.
     pub fn issue_called(&self, common_name: &str, names: &[&str]) -> Files {
-        let key = KeyPair::generate().unwrap();
+        self.issue_for(&KeyPair::generate().unwrap(), common_name, names, 4096)
+    }
+
+    /// The same with a key of this kind.
+    pub fn issue_with(&self, kind: &'static SignatureAlgorithm, names: &[&str]) -> Files {
+        self.issue_for(&KeyPair::generate_for(kind).unwrap(), "a holder", names, 4096)
+    }
+
+    /// The same, valid to the end of this year.
+    pub fn issue_until(&self, last_year: i32, names: &[&str]) -> Files {
+        self.issue_for(&KeyPair::generate().unwrap(), "a holder", names, last_year)
+    }
+
+    fn issue_for(&self, key: &KeyPair, common_name: &str, names: &[&str], last_year: i32) -> Files {
         let (resources, hosts): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
         let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
         let mut params = CertificateParams::new(hosts).unwrap();
         params.subject_alt_names.extend(resources.into_iter().map(|name| SanType::URI(name.try_into().unwrap())));
         params.distinguished_name.push(DnType::CommonName, common_name);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        params.not_after = date_time_ymd(last_year, 12, 31);
+        let certificate = params.signed_by(key, &self.issuer).unwrap();
         let number = self.issued.fetch_add(1, Ordering::SeqCst);
         let file = |kind: &str| self.folder.path().join(format!("{number}.{kind}.pem"));
         let files = Files { chain: file("chain"), key: file("key") };

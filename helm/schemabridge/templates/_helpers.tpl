@@ -129,6 +129,12 @@ labels:
 {{- fail (printf "upstream %s has credentials of the gateway's own, and anybody in the cluster could use them: set `door.htpasswd`, `door.tokens` or `tls.clientAuth`, or `door.allowAnonymous` if that is meant" .name) -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- fail "an Ingress for no host: set `ingress.hosts`" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "an HTTPRoute of no gateway: set `httpRoute.parentRefs`" -}}
+{{- end -}}
 {{- if and .Values.sidecar (not .Values.extraContainers) -}}
 {{- fail "a sidecar beside nothing: set `extraContainers` to what it is for" -}}
 {{- end -}}

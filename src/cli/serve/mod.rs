@@ -4,32 +4,31 @@ mod banner;
 mod drain;
 mod listen;
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{Empty, Full};
+use http::{Request, StatusCode};
+use http_body_util::Empty;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tracing::Level;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::admin::{self, Health};
+use crate::admin::Admin;
+use crate::admin::access::Access;
+use crate::config;
+use crate::config::admin::AdminArguments;
 use crate::config::file::File;
 use crate::config::systemd::passed_sockets;
 use crate::config::tls::TlsFiles;
-use crate::config::{ListenAddress, LogFormat, ServeArguments, unknown_variables};
+use crate::config::{ListenAddress, ServeArguments, unknown_variables};
 use crate::gateway::service::ServiceOptions;
-use crate::gateway::{Service, StartError};
-use crate::server::tls::{HANDSHAKE_TIMEOUT, Tls, TlsOptions};
+use crate::gateway::{Peer, Service, StartError};
+use crate::server::limits::Places;
+use crate::server::tls::{ClientAuth, HANDSHAKE_TIMEOUT, PairFiles, Tls, TlsOptions};
 use crate::server::{self, Listener, Stop};
 
-use super::{CommandLine, Commands, Failure, log, reload, systemd};
+use super::{CommandLine, Commands, Failure, limits, reload, systemd, telemetry};
 use banner::{Banner, Spoken};
 use drain::Signals;
 use listen::{Open, Passed};
@@ -41,7 +40,7 @@ pub(super) fn run(arguments: ServeArguments, file: &File, line: CommandLine) -> 
     // Before there are threads, which must not see the environment change.
     let passed = Passed::sorted(passed_sockets()?)?;
     // Dropped last: what the end says is written too.
-    let _log = start_log(&arguments)?;
+    let _log = telemetry::start_log(&arguments)?;
     for name in unknown_variables::<Commands>(file) {
         tracing::warn!(name, "this environment variable is none of schemabridge's: see `schemabridge serve --help`");
     }
@@ -68,18 +67,20 @@ async fn serve(
     options: ServiceOptions,
     again: reload::Again,
 ) -> Result<(), Failure> {
-    let tls = tls(&arguments)?;
+    let (tls, access) = (tls(&arguments)?, access(&arguments.admin)?);
     // From here on, being told to read the file again or to stop does not end the process.
     let (hangup, signals) = (signal(SignalKind::hangup())?, Signals::catch()?);
     let (listeners, admin) = passed.open(&arguments)?;
     let (site, store, upstreams) = (options.site.clone(), options.shared.store.clone(), origins(&options));
     let service = Service::start(options).map_err(in_words_of_the_flag)?;
 
+    let connections = server::Metrics::default();
+    let places = Places::new(limits::limits(&arguments), connections.clone());
     let (stop, mut clients, mut listening) = (Stop::default(), JoinSet::new(), Vec::new());
     for Open { socket, address } in listeners {
         tracing::info!(%address, upstreams, %store, "listening");
         listening.push(address);
-        let (listener, service) = (Listener::new(socket, tls.clone()), Arc::clone(&service));
+        let (listener, service) = (Listener::new(socket, tls.clone()).within(places.clone()), Arc::clone(&service));
         clients.spawn(server::serve_with(listener, stop.clone(), move |request, peer| {
             let service = Arc::clone(&service);
             async move { service.answer(request, peer).await }
@@ -87,66 +88,72 @@ async fn serve(
     }
     tracing::info!(address = %admin.address, "admin listening");
     let reloads = reload::Metrics::default();
-    let operated = Arc::new(Operated::of(Arc::clone(&service), &reloads));
+    let operated = admin_of(&service, &reloads, &connections, tls.as_ref(), access);
     let (last_stop, answering) = (Stop::default(), Arc::clone(&operated));
-    let admin_served = tokio::spawn(server::serve_with(admin.socket, last_stop.clone(), move |request, _| {
+    let admin_served = tokio::spawn(server::serve_with(admin.socket, last_stop.clone(), move |request, peer| {
         let operated = Arc::clone(&answering);
-        async move { operated.answer(request).await }
+        async move { operated.answer(request, peer).await }
     }));
     let (shared, bounds, until) = (service.shared().clone(), arguments.bounds.bounds(), stop.clone());
     tokio::spawn(async move { until.until_closing(shared.tend_store(bounds)).await });
-    let (keeping_up, until) = (reload::keep_up(again, hangup, service, reloads), stop.clone());
+    let (keeping_up, until) = (reload::keep_up(again, hangup, service, tls.clone(), reloads), stop.clone());
     tokio::spawn(async move { until.until_closing(keeping_up).await });
     let living = Arc::clone(&operated);
-    tokio::spawn(systemd::report_life(move || Arc::clone(&living).is_alive()));
+    tokio::spawn(systemd::report_life(move || is_alive(Arc::clone(&living))));
 
-    operated.health.started();
+    operated.health().started();
     systemd::ready(&listening.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
     let spoken = if tls.is_some() { Spoken::Tls } else { Spoken::Plain };
     let banner = Banner { listening: &listening, admin: &admin.address, spoken, site: &site, store: &store };
     banner::show(|| banner.text());
     drop(site);
     let cut = async { clients.join_all().await.into_iter().sum() };
-    drain::serve_until_told(signals, &operated.health, &stop, &arguments.lifecycle, cut).await;
+    drain::serve_until_told(signals, operated.health(), &stop, &arguments.lifecycle, cut).await;
     drain::end_operator(&last_stop, admin_served).await;
     Ok(())
 }
 
-/// What the operator asks about.
-struct Operated {
-    registry: Registry,
-    service: Arc<Service>,
-    health: Health,
+/// What the operator sees, with the metrics of all that there is.
+fn admin_of(
+    service: &Arc<Service>,
+    reloads: &reload::Metrics,
+    connections: &server::Metrics,
+    tls: Option<&Tls>,
+    access: Access,
+) -> Arc<Admin> {
+    let mut registry = Registry::default();
+    let own = telemetry::register(&mut registry);
+    service.shared().register_metrics(own);
+    reloads.register(own);
+    connections.register(own);
+    if let Some(tls) = tls {
+        tls.register_metrics(own);
+    }
+    Arc::new(Admin::new(registry, Arc::clone(service), access))
 }
 
-impl Operated {
-    fn of(service: Arc<Service>, reloads: &reload::Metrics) -> Self {
-        let mut registry = Registry::with_prefix("schemabridge");
-        service.shared().register_metrics(&mut registry);
-        reloads.register(&mut registry);
-        Self { registry, service, health: Health::default() }
-    }
+/// What whoever asks at the admin listener would hear.
+async fn is_alive(operated: Arc<Admin>) -> bool {
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = http::Uri::from_static("/livez");
+    operated.answer(request, Peer::UnixSocket).await.status() == StatusCode::OK
+}
 
-    async fn answer<Body>(&self, request: Request<Body>) -> Response<Full<Bytes>>
-    where
-        Body: http_body::Body<Data = Bytes>,
-        Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        admin::answer(request, &self.registry, &self.service, &self.health).await
-    }
-
-    /// What whoever asks at the admin listener would hear.
-    async fn is_alive(self: Arc<Self>) -> bool {
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.uri_mut() = http::Uri::from_static("/livez");
-        self.answer(request).await.status() == StatusCode::OK
-    }
+/// Who may see what the admin listener says of repositories, with the file of tokens read.
+pub(super) fn access(arguments: &AdminArguments) -> Result<Access, Failure> {
+    let Some(file) = &arguments.admin_token_file else { return Ok(Access::FromThisMachine) };
+    Ok(Access::with_token(file).map_err(|error| format!("--admin-token-file: {error}"))?)
 }
 
 /// TLS to clients, with its files read, if there is to be any.
 pub(super) fn tls(arguments: &ServeArguments) -> Result<Option<Tls>, Failure> {
-    let Some(TlsFiles { chain, key, client_authorities }) = arguments.tls.files()? else { return Ok(None) };
-    let options = TlsOptions { chain, key, client_authorities, handshake_timeout: HANDSHAKE_TIMEOUT };
+    let Some(TlsFiles { pairs, client_authorities, client_auth }) = arguments.tls.files()? else { return Ok(None) };
+    let pairs = pairs.into_iter().map(|(chain, key)| PairFiles { chain, key }).collect();
+    let client_auth = match client_auth {
+        config::tls::ClientAuth::Request => ClientAuth::Request,
+        config::tls::ClientAuth::Require => ClientAuth::Require,
+    };
+    let options = TlsOptions { pairs, client_authorities, client_auth, handshake_timeout: HANDSHAKE_TIMEOUT };
     Ok(Some(Tls::read(&options).map_err(|reason| format!("TLS to clients: {reason}"))?))
 }
 
@@ -161,23 +168,4 @@ fn in_words_of_the_flag(error: StartError) -> Failure {
         StartError::Store(error) => format!("--store: {error}").into(),
         error => error.into(),
     }
-}
-
-fn start_log(arguments: &ServeArguments) -> std::io::Result<log::Writer> {
-    let writer = log::Writer::start(std::io::stderr())?;
-    let colours = std::io::stderr().is_terminal();
-    let builder =
-        tracing_subscriber::fmt().with_max_level(arguments.log_level).with_writer(writer.lines()).with_ansi(colours);
-    let filter = filter(arguments.log_level);
-    match arguments.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).finish().with(filter).init(),
-        LogFormat::Text => builder.finish().with(filter).init(),
-    }
-    Ok(writer)
-}
-
-/// The client of buckets says of each attempt that it was not the last; of a store that is away one line is enough.
-fn filter(level: Level) -> Targets {
-    let of_buckets = if level > Level::INFO { level } else { level.min(Level::WARN) };
-    Targets::new().with_default(level).with_target("object_store", of_buckets)
 }

@@ -73,6 +73,16 @@ impl Ledger {
         }
     }
 
+    /// How many blobs it has.
+    pub(super) fn blobs(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// How many bytes all of it may have.
+    pub(super) const fn bytes_max(&self) -> u64 {
+        self.limits.bytes
+    }
+
     /// All bytes that are or may come to be on the disk.
     pub(super) const fn bytes(&self) -> u64 {
         self.on_disk.saturating_add(self.reserved)

@@ -148,6 +148,14 @@ impl BlobCache {
         Ok(Self(shared))
     }
 
+    /// How many blobs it has, how many bytes it takes and how many it may take.
+    pub fn fill(&self) -> (u64, u64, u64) {
+        self.0.change(|state| {
+            let ledger = &state.ledger;
+            (ledger.blobs() as u64, ledger.bytes(), ledger.bytes_max())
+        })
+    }
+
     /// What is counted of this cache.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics

@@ -1,0 +1,78 @@
+//! Configs that were made with a document. Like recipes they stay: a config alone does not tell how it was made.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::image::digest::Digest;
+use crate::store::layout::{self, Name};
+use crate::store::recipe::{Recipe, Scope};
+use crate::store::{RECIPES_MAX, Store, StoreFailure, frame};
+use crate::translate::DerivedBlob;
+
+/// A config, and the recipe of the document that it was made with: who may read the source of that may read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How the document was made.
+    pub recipe: Recipe,
+    /// The digest of the config.
+    pub digest: Digest,
+    /// The config.
+    pub bytes: Bytes,
+}
+
+impl Config {
+    fn to_object(&self) -> Result<Bytes, serde_json::Error> {
+        // serde_json writes no line feed outside strings and escapes those within, so the first one ends the recipe.
+        let recipe = serde_json::to_vec(&self.recipe)?;
+        let mut content = BytesMut::with_capacity(recipe.len() + 1 + self.bytes.len());
+        content.put_slice(&recipe);
+        content.put_u8(b'\n');
+        content.put_slice(&self.bytes);
+        Ok(frame::wrap(&content))
+    }
+
+    /// The config in an object; `None` where the object is damaged, or says more than this version understands.
+    pub fn from_object(object: &Bytes) -> Option<Self> {
+        let content = frame::unwrap(object)?;
+        let line_length = content.iter().position(|byte| *byte == b'\n')?;
+        let recipe = serde_json::from_slice(content.get(..line_length)?).ok()?;
+        let bytes = content.slice(line_length + 1..);
+        Some(Self { recipe, digest: Digest::sha256(&bytes), bytes })
+    }
+}
+
+impl Store {
+    /// Keeps a config that was made with the document of this recipe. Written before the document itself, so whoever is
+    /// shown the document finds the config.
+    pub async fn keep_config(&self, recipe: &Recipe, config: &DerivedBlob) -> Result<(), StoreFailure> {
+        let kept = Config { recipe: recipe.clone(), digest: config.digest.clone(), bytes: config.bytes.clone() };
+        let object = kept.to_object().map_err(|error| StoreFailure::new("write a config", &error))?;
+        let is_of = |object: &Bytes| Config::from_object(object).filter(|found| found.digest == config.digest);
+        self.create(layout::config(recipe, &config.digest), object, is_of).await.map(drop)
+    }
+
+    /// A config within a scope, once for each source that it was made of, the youngest first, at most [`RECIPES_MAX`].
+    pub async fn configs(&self, scope: &Scope, config: &Digest) -> Result<Vec<Config>, StoreFailure> {
+        let folder = layout::configs(config);
+        let found = self.named_in(&folder, |name| match name {
+            Name::Config { config: hex, scope: of, .. } if hex == config.hex() && of == scope.as_str() => Some(()),
+            _ => None,
+        });
+        let reads = found.await?.into_iter().map(|((), meta)| async move {
+            let Some((object, _)) = self.read(&meta.location).await? else { return Ok(None) };
+            let kept = Config::from_object(&object);
+            // A later edition may say what this one does not understand.
+            if kept.is_some() || frame::unwrap(&object).is_none() {
+                let is_sound = kept.as_ref().is_some_and(|kept| kept.digest == *config);
+                self.note_soundness(&meta.location, is_sound);
+            }
+            if crate::store::age_of(meta.last_modified.into()) >= self.noted_every() {
+                // In use: a sweep must not find it old.
+                let _ = self.refresh(&meta.location).await;
+            }
+            Ok(kept.filter(|kept| kept.digest == *config && kept.recipe.scope() == *scope))
+        });
+        let configs: Vec<Option<Config>> = stream::iter(reads).buffered(RECIPES_MAX).try_collect().await?;
+        Ok(configs.into_iter().flatten().collect())
+    }
+}

@@ -1,0 +1,73 @@
+//! What all bytes of a layer tell.
+
+use std::error::Error;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use bytes::Bytes;
+use futures_util::Stream;
+
+use super::bounds::Bounds;
+use super::layer::Archive;
+use super::source::{self, Source};
+use super::{Fault, PIECES_QUEUED_MAX, Turn, Workers, blocking};
+use crate::image::digest::{Algorithm, Digest, Verifier};
+use crate::image::layer::{Compression, LayerFacts};
+
+/// What one thread reads and the other hashes. The two take about the same time.
+enum Piece {
+    OfBlob(Bytes),
+    OfArchive(Bytes),
+}
+
+impl Workers {
+    /// Reads a layer to its end, holds it against its digest, and says what it is.
+    pub async fn measure<Failure: Error + Send + Sync + 'static>(
+        &self,
+        turn: Turn,
+        blob: &Digest,
+        pieces: impl Stream<Item = Result<Bytes, Failure>> + Send,
+    ) -> Result<LayerFacts, Fault> {
+        let (sender, receiver) = sync_channel(PIECES_QUEUED_MAX);
+        let to_hash = sender.clone();
+        let (feed, source) = source::pipe(move |piece| send(&to_hash, Piece::OfBlob(piece.clone())));
+        let (bounds, algorithm) = (self.bounds, blob.algorithm());
+        let reading = blocking(move || {
+            let _turn = turn;
+            read(source, bounds, &sender)
+        });
+        let hashing = blocking(move || Ok(hash(&receiver, algorithm)));
+        let ((), read, hashed) = futures_util::join!(feed.send_all(pieces), reading, hashing);
+        let ((compression, size), (found, diff_id)) = (read?, hashed?);
+        if found != *blob {
+            return Err(Fault::WrongDigest { expected: blob.clone(), found });
+        }
+        Ok(LayerFacts { diff_id, size, compression })
+    }
+}
+
+fn read(source: Source, bounds: Bounds, to_hash: &SyncSender<Piece>) -> Result<(Compression, u64), Fault> {
+    let mut archive = Archive::open(source, bounds)?;
+    let compression = archive.compression;
+    loop {
+        let piece = archive.next_piece()?;
+        if piece.is_empty() {
+            return Ok((compression, archive.finish()?));
+        }
+        send(to_hash, Piece::OfArchive(piece))?;
+    }
+}
+
+fn hash(pieces: &Receiver<Piece>, algorithm: Algorithm) -> (Digest, Digest) {
+    let (mut blob, mut archive) = (Verifier::new(algorithm), Verifier::new(Algorithm::Sha256));
+    for piece in pieces {
+        match piece {
+            Piece::OfBlob(piece) => blob.update(&piece),
+            Piece::OfArchive(piece) => archive.update(&piece),
+        }
+    }
+    (blob.finish(), archive.finish())
+}
+
+fn send(to_hash: &SyncSender<Piece>, piece: Piece) -> Result<(), Fault> {
+    to_hash.send(piece).map_err(|_| Fault::Internal)
+}

@@ -1,0 +1,366 @@
+"""What the chart makes of its values. See tests/helm.sh, which says where `helm` and the gateway are."""
+
+import base64
+import json
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+import unittest
+
+import kubernetes_validate
+import yaml
+
+CHART = pathlib.Path("helm/schemabridge")
+HOMES = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
+KUBERNETES = ["1.29", "1.31", "1.33"]
+# Kinds that are not Kubernetes' own: their shape is looked at here.
+FOREIGN = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "Certificate", "HTTPRoute"}
+UPSTREAM = {"upstreams": [{"name": "one", "url": "https://one.example"}]}
+
+
+def helm(*arguments, values=None, release="gateway"):
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        json.dump(values or {}, file)
+        file.flush()
+        return subprocess.run(
+            [os.environ["HELM"], "template", release, str(CHART), "--namespace", "images", "--kube-version", KUBERNETES[1],
+             "--values", file.name, *arguments],
+            capture_output=True, text=True)
+
+
+class Rendered:
+    """What `helm template` prints, by kind and name."""
+
+    def __init__(self, *arguments, values=None, release="gateway"):
+        said = helm(*arguments, values=values, release=release)
+        if said.returncode != 0:
+            raise AssertionError(said.stderr)
+        self.objects = [each for each in yaml.safe_load_all(said.stdout) if each]
+
+    def all(self, kind):
+        return [each for each in self.objects if each["kind"] == kind]
+
+    def one(self, kind):
+        found = self.all(kind)
+        if len(found) != 1:
+            raise AssertionError(f"{len(found)} objects are a {kind}")
+        return found[0]
+
+    def pod(self):
+        return next(each for each in self.objects if each["kind"] in ("Deployment", "DaemonSet"))["spec"]["template"]["spec"]
+
+    def gateway(self):
+        pod = self.pod()
+        return next(each for each in [*pod["containers"], *pod.get("initContainers", [])] if each["name"] == "schemabridge")
+
+    def file(self):
+        return next(each for each in self.all("ConfigMap") if "schemabridge.toml" in each["data"])["data"]["schemabridge.toml"]
+
+
+def home(name, *arguments, release="gateway"):
+    return Rendered("--values", str(CHART / f"ci/{name}-values.yaml"), *arguments, release=release)
+
+
+def refusal(values):
+    said = helm(values=values)
+    return said.stderr if said.returncode != 0 else None
+
+
+class EveryHome(unittest.TestCase):
+    def test_there_are_all(self):
+        self.assertEqual(HOMES, ["daemonset", "default", "mirror", "multi-upstream", "sidecar", "tls"])
+
+    def test_kubernetes_takes_it(self):
+        for name in HOMES:
+            for version in KUBERNETES:
+                for each in home(name, "--kube-version", version).objects:
+                    if each["kind"] not in FOREIGN:
+                        with self.subTest(home=name, version=version, kind=each["kind"]):
+                            kubernetes_validate.validate(each, version, strict=True)
+
+    def test_validation_can_fail(self):
+        each = home("default").one("Deployment")
+        each["spec"]["replica"] = 1
+        with self.assertRaises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(each, KUBERNETES[0], strict=True)
+
+    def test_the_gateway_takes_its_file(self):
+        for name in HOMES:
+            with self.subTest(home=name), tempfile.TemporaryDirectory() as directory:
+                text = home(name).file()
+                # What is mounted there in a pod.
+                root = pathlib.Path(directory)
+                for path in set(re.findall(r'"/etc/schemabridge/([^"]+)"', text)):
+                    (root / path).parent.mkdir(parents=True, exist_ok=True)
+                make_files(root)
+                file = root / "schemabridge.toml"
+                file.write_text(text.replace("/etc/schemabridge/", f"{root}/").replace("/var/", f"{root}/var/"))
+                said = subprocess.run([os.environ["GATEWAY"], "check-config", "--config", str(file)],
+                                      capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+                self.assertEqual(said.returncode, 0, f"{said.stderr}\n{text}")
+
+    def test_nothing_is_allowed_that_is_not_needed(self):
+        for name in HOMES:
+            with self.subTest(home=name):
+                rendered = home(name)
+                pod, container = rendered.pod(), rendered.gateway()
+                self.assertEqual(pod["automountServiceAccountToken"], False)
+                self.assertEqual(pod["enableServiceLinks"], False)
+                self.assertEqual(pod["securityContext"]["runAsNonRoot"], True)
+                self.assertEqual(pod["securityContext"]["runAsUser"], 65532)
+                self.assertEqual(pod["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
+                self.assertEqual(container["securityContext"], {
+                    "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}})
+                self.assertEqual(rendered.one("ServiceAccount")["automountServiceAccountToken"], False)
+                self.assertIn("memory", container["resources"]["limits"])
+
+    def test_the_end_has_time(self):
+        for name in HOMES:
+            with self.subTest(home=name):
+                rendered = home(name)
+                said = dict(re.findall(r'^(drain_\w+) = "(\d+)s"$', rendered.file(), re.MULTILINE))
+                self.assertGreater(rendered.pod()["terminationGracePeriodSeconds"],
+                                   int(said["drain_delay"]) + int(said["drain_timeout"]))
+
+    def test_kubernetes_asks_where_the_gateway_answers(self):
+        for name in HOMES:
+            with self.subTest(home=name):
+                container = home(name).gateway()
+                asked = {probe: container[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+                self.assertEqual({probe: get["path"] for probe, get in asked.items()},
+                                 {"startupProbe": "/startupz", "livenessProbe": "/livez", "readinessProbe": "/readyz"})
+                self.assertEqual({get["port"] for get in asked.values()}, {"admin"})
+
+    def test_no_secret_is_in_a_config_map(self):
+        secret = "correct-horse-battery-staple-2024"
+        rendered = Rendered(values={**UPSTREAM, "admin": {"token": secret}})
+        holders = [each["kind"] for each in rendered.objects if secret in json.dumps(each)]
+        self.assertEqual(holders, ["Secret"])
+        self.assertIn("/etc/schemabridge/admin/token", rendered.file())
+
+    def test_names_are_short_enough_and_two_releases_do_not_clash(self):
+        long = "a-release-with-a-name-of-fifty-three-characters-in-it"
+        for each in home("mirror", release=long).objects:
+            self.assertLessEqual(len(each["metadata"]["name"]), 63, each["kind"])
+        for name in HOMES:
+            one = {(each["kind"], each["metadata"]["name"]) for each in home(name, release="one").objects}
+            two = {(each["kind"], each["metadata"]["name"]) for each in home(name, release="two").objects}
+            self.assertEqual(one & two, set())
+
+    def test_mounted_names_are_unique(self):
+        for name in HOMES:
+            pod = home(name).pod()
+            volumes = [each["name"] for each in pod["volumes"]]
+            self.assertEqual(len(volumes), len(set(volumes)))
+            containers = [*pod["containers"], *pod.get("initContainers", [])]
+            mounts = {each["name"] for container in containers for each in container.get("volumeMounts", [])}
+            self.assertLessEqual(mounts, set(volumes))
+
+
+class Homes(unittest.TestCase):
+    def test_a_daemon_set_is_for_its_node_alone(self):
+        rendered = home("daemonset")
+        pod = rendered.pod()
+        self.assertEqual(pod["hostNetwork"], True)
+        self.assertIn('listen = ["127.0.0.1:5000"]', rendered.file())
+        self.assertIn('admin_listen = "127.0.0.1:5001"', rendered.file())
+        self.assertNotIn("hostPort", json.dumps(pod))
+        self.assertEqual(rendered.gateway()["livenessProbe"]["httpGet"]["host"], "127.0.0.1")
+        self.assertEqual(pod["priorityClassName"], "system-node-critical")
+        self.assertEqual(pod["tolerations"], [{"operator": "Exists"}])
+        for kind in ("Service", "NetworkPolicy", "Deployment", "PodDisruptionBudget"):
+            self.assertEqual(rendered.all(kind), [])
+        node_config = pod["initContainers"][0]
+        self.assertEqual(node_config["args"][:4], ["client-config", "containerd", "--gateway", "http://127.0.0.1:5000"])
+
+    def test_a_sidecar_starts_before_what_it_is_for(self):
+        rendered = home("sidecar")
+        pod = rendered.pod()
+        self.assertEqual([each["name"] for each in pod["initContainers"]], ["schemabridge"])
+        self.assertEqual(rendered.gateway()["restartPolicy"], "Always")
+        self.assertEqual([each["name"] for each in pod["containers"]], ["docker"])
+        self.assertIn('listen = ["127.0.0.1:5000"]', rendered.file())
+        mounted = json.dumps(pod["containers"])
+        self.assertNotIn("/etc/schemabridge", mounted)
+        self.assertEqual([each["metadata"]["name"] for each in rendered.all("Service")], ["gateway-schemabridge-admin"])
+
+    def test_the_mirror_lets_nobody_in_without_a_token(self):
+        rendered = home("mirror")
+        self.assertIn("tokens_file =", rendered.file())
+        self.assertNotIn("allow_anonymous", rendered.file())
+        self.assertNotIn("replicas", rendered.one("Deployment")["spec"])
+        self.assertEqual(rendered.one("HorizontalPodAutoscaler")["spec"]["minReplicas"], 2)
+        mounted = {each["name"]: each["secret"]["secretName"] for each in rendered.pod()["volumes"] if "secret" in each}
+        self.assertEqual(mounted, {"signing-key": "signing", "admin": "page", "tokens": "clients", "upstream-hub": "hub", "upstream-ghcr": "ghcr"})
+        self.assertEqual(rendered.gateway()["envFrom"], [{"secretRef": {"name": "bucket"}}])
+
+    def test_the_mirror_may_be_asked_and_ask_only_where_it_was_said(self):
+        policy = home("mirror").one("NetworkPolicy")["spec"]
+        self.assertEqual(policy["policyTypes"], ["Ingress", "Egress"])
+        registry, admin = policy["ingress"]
+        self.assertEqual(registry, {"ports": [{"port": "registry", "protocol": "TCP"}], "from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]})
+        self.assertEqual(admin["ports"], [{"port": "admin", "protocol": "TCP"}])
+        self.assertIn("namespaceSelector", admin["from"][0])
+        ports = {(each["port"], each["protocol"]) for rule in policy["egress"] for each in rule["ports"]}
+        self.assertEqual(ports, {(53, "UDP"), (53, "TCP"), (443, "TCP")})
+
+    def test_a_budget_is_there_for_more_than_one_replica(self):
+        shared = {"store": {"url": "s3://images/gateway"}}
+        self.assertEqual(Rendered(values=UPSTREAM).all("PodDisruptionBudget"), [])
+        self.assertEqual(Rendered(values={**UPSTREAM, **shared, "replicaCount": 2}).one("PodDisruptionBudget")["spec"]["maxUnavailable"], 1)
+        least = {"podDisruptionBudget": {"minAvailable": 1}}
+        spec = Rendered(values={**UPSTREAM, **shared, **least, "replicaCount": 2}).one("PodDisruptionBudget")["spec"]
+        self.assertEqual((spec.get("minAvailable"), spec.get("maxUnavailable")), (1, None))
+
+    def test_one_volume_is_for_one_pod_at_a_time(self):
+        rendered = home("multi-upstream")
+        self.assertEqual(rendered.one("Deployment")["spec"]["strategy"], {"type": "Recreate"})
+        self.assertEqual(rendered.one("PersistentVolumeClaim")["metadata"]["annotations"], {"helm.sh/resource-policy": "keep"})
+
+    def test_tls_is_what_the_service_is_called(self):
+        rendered = home("tls")
+        certificate = rendered.one("Certificate")["spec"]
+        self.assertEqual(certificate["dnsNames"], ["gateway-schemabridge", "gateway-schemabridge.images", "gateway-schemabridge.images.svc"])
+        # Docker before 1.10 reads no other elliptic curve.
+        self.assertEqual(certificate["privateKey"], {"algorithm": "ECDSA", "size": 256})
+        secrets = {each["name"]: each["secret"]["secretName"] for each in rendered.pod()["volumes"] if "secret" in each}
+        self.assertEqual(secrets["tls"], certificate["secretName"])
+        self.assertIn('client_auth = "require"', rendered.file())
+        route = rendered.one("HTTPRoute")["spec"]
+        self.assertEqual(route["rules"][0]["backendRefs"], [{"name": "gateway-schemabridge", "port": 5000}])
+        self.assertEqual(route["rules"][0]["timeouts"], {"request": "0s"})
+
+    def test_secrets_are_mounted_so_that_a_change_is_seen(self):
+        for name in HOMES:
+            self.assertNotIn("subPath", json.dumps(home(name).objects))
+
+    def test_who_watches_finds_what_it_selects(self):
+        rendered = home("mirror")
+        monitor = rendered.one("ServiceMonitor")
+        labels = monitor["spec"]["selector"]["matchLabels"]
+        matching = [each for each in rendered.all("Service") if labels.items() <= each["metadata"]["labels"].items()]
+        self.assertEqual([each["metadata"]["name"] for each in matching], ["gateway-schemabridge-admin"])
+        self.assertEqual(monitor["spec"]["endpoints"][0]["port"], matching[0]["spec"]["ports"][0]["name"])
+        self.assertTrue(rendered.one("PrometheusRule")["spec"]["groups"])
+        dashboard = next(each for each in rendered.all("ConfigMap") if "schemabridge.json" in each["data"])
+        self.assertTrue(json.loads(dashboard["data"]["schemabridge.json"])["panels"])
+        pods = home("multi-upstream").one("PodMonitor")["spec"]
+        self.assertLessEqual(pods["selector"]["matchLabels"].items(),
+                             home("multi-upstream").one("Deployment")["spec"]["template"]["metadata"]["labels"].items())
+
+    def test_a_selector_finds_the_pods(self):
+        for name in HOMES:
+            rendered = home(name)
+            each = next(each for each in rendered.objects if each["kind"] in ("Deployment", "DaemonSet"))
+            labels = each["spec"]["template"]["metadata"]["labels"].items()
+            self.assertLessEqual(each["spec"]["selector"]["matchLabels"].items(), labels)
+            for service in rendered.all("Service"):
+                self.assertLessEqual(service["spec"]["selector"].items(), labels)
+
+    def test_an_image_is_named_by_its_digest_if_there_is_one(self):
+        digest = "sha256:" + "a" * 64
+        image = {"registry": "registry.example", "repository": "tools/schemabridge", "digest": digest}
+        self.assertEqual(Rendered(values={**UPSTREAM, "image": image}).gateway()["image"], f"registry.example/tools/schemabridge@{digest}")
+
+    def test_objects_of_ones_own_are_templates(self):
+        names = [each["metadata"]["name"] for each in home("multi-upstream").all("ConfigMap")]
+        self.assertIn("gateway-extra", names)
+
+    def test_a_change_restarts_pods_only_where_that_is_wanted(self):
+        annotations = lambda values: Rendered(values=values).one("Deployment")["spec"]["template"]["metadata"].get("annotations", {})
+        self.assertEqual(annotations(UPSTREAM), {})
+        self.assertIn("checksum/config", annotations({**UPSTREAM, "restartOnChange": True}))
+
+
+class Refused(unittest.TestCase):
+    def test_what_cannot_work_is_refused_in_words(self):
+        held = {"upstreams": [{"name": "one", "url": "https://one.example", "existingSecret": "one"}]}
+        for values, words in [
+            ({}, "no registry"),
+            ({**UPSTREAM, "replicaCount": 2}, "several replicas"),
+            ({**UPSTREAM, "autoscaling": {"enabled": True}}, "several replicas"),
+            ({**UPSTREAM, "tls": {"enabled": True}}, "TLS without a certificate"),
+            ({**UPSTREAM, "tls": {"enabled": True, "certManager": {"enabled": True}}}, "issuerRef"),
+            ({**UPSTREAM, "tls": {"clientAuth": "require"}}, "clientCaSecret"),
+            (held, "credentials of the gateway's own"),
+            ({**UPSTREAM, "sidecar": True}, "extraContainers"),
+            ({**UPSTREAM, "nodeConfig": {"enabled": True}}, "kind: DaemonSet"),
+            ({**UPSTREAM, "ingress": {"enabled": True}}, "ingress.hosts"),
+            ({**UPSTREAM, "sidecar": True, "kind": "DaemonSet", "extraContainers": [{"name": "a"}]}, "one of `sidecar`"),
+        ]:
+            with self.subTest(values=values):
+                self.assertIn(words, refusal(values) or "it was rendered")
+        self.assertIsNone(refusal({**held, "door": {"allowAnonymous": True}}))
+
+    def test_values_have_a_schema(self):
+        for path, value in [
+            ("kind", "StatefulSet"), ("replicaCount", 0), ("replicacount", 1), ("image.digest", "sha256:abc"), ("image.repository", ""),
+            ("listen", "localhost:5000"), ("drainDelay", "10"), ("drainTimeout", "soon"), ("log.level", "verbose"), ("service.type", "ExternalName"),
+            ("service.port", 70000), ("tls.clientAuth", "maybe"), ("admin.token", "too short"), ("store.url", "memory:"), ("cacheSize", "lots"),
+            ("upstreams", [{"name": "one"}]), ("upstreams", [{"name": "a b", "url": "https://one.example"}]),
+            ("upstreams", [{"name": "one", "url": "https://user:password@one.example"}]), ("networkPolicy.egressPorts", []),
+            ("persistence.accessModes", ["ReadOnlyMany"]), ("podDisruptionBudget.unhealthyPodEvictionPolicy", "Never"), ("trustedProxies", "10.0.0.0/8"),
+        ]:
+            values = {"upstreams": UPSTREAM["upstreams"]}
+            inner = values
+            *folders, last = path.split(".")
+            for folder in folders:
+                inner = inner.setdefault(folder, {})
+            inner[last] = value
+            with self.subTest(path=path, value=value):
+                self.assertRegex(refusal(values) or "it was rendered", "values don't meet the specifications of the schema")
+
+
+class Documents(unittest.TestCase):
+    def test_the_readme_has_every_value(self):
+        self.assertEqual((CHART / "README.md").read_text(), readme(), "run tests/helm/readme.py")
+
+    def test_alerts_and_dashboard_are_those_of_deploy(self):
+        rules = yaml.safe_load(pathlib.Path("deploy/prometheus/alerts.yml").read_text())
+        self.assertEqual(yaml.safe_load((CHART / "files/alerts.yml").read_text()), rules)
+        dashboard = pathlib.Path("deploy/grafana/schemabridge.json").read_text()
+        self.assertEqual((CHART / "files/dashboard.json").read_text(), dashboard)
+
+    def test_the_schema_and_the_values_have_the_same_keys(self):
+        values = yaml.safe_load((CHART / "values.yaml").read_text())
+        schema = json.loads((CHART / "values.schema.json").read_text())
+
+        def compare(values, schema, path):
+            if "properties" not in schema or not isinstance(values, dict):
+                return
+            self.assertEqual(set(values), set(schema["properties"]) - {"global"}, path)
+            for key, value in values.items():
+                compare(value, schema["properties"][key], f"{path}.{key}")
+
+        compare(values, schema, "values")
+
+
+def readme():
+    from readme import text
+    return text()
+
+
+def make_files(root):
+    """Something of each kind that a pod is given, good enough to be read."""
+    run = lambda *command: subprocess.run(command, check=True, capture_output=True)
+    for folder in root.iterdir():
+        if folder.name in ("tls", "client-ca", "ca"):
+            key, certificate = folder / "tls.key", folder / "tls.crt"
+            run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                "-subj", "/CN=test", "-addext", "subjectAltName=DNS:test", "-keyout", str(key), "-out", str(certificate))
+            (folder / "ca.crt").write_bytes(certificate.read_bytes())
+        elif folder.name == "signing-key":
+            run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", str(folder / "signing-key.pem"))
+        elif folder.name in ("tokens", "admin"):
+            (folder / {"tokens": "tokens", "admin": "token"}[folder.name]).write_text("t" * 40 + "\n")
+        elif folder.name == "upstreams":
+            for upstream in folder.iterdir():
+                (upstream / "password").write_text("password\n")
+                login = base64.b64encode(b"user:password").decode()
+                (upstream / ".dockerconfigjson").write_text(json.dumps({"auths": {"ghcr.example": {"auth": login}}}))
+
+
+if __name__ == "__main__":
+    unittest.main()
