@@ -113,12 +113,8 @@ def settings(version):
     second = 1_000_000_000
     return {
         "User": f"{USER}:{USER}",
-        # Loopback in a container is the container's own: what is published has to listen on all addresses.
-        "Env": [
-            "PATH=/usr/bin",
-            "SCHEMABRIDGE_LISTEN=0.0.0.0:5000",
-            f"SCHEMABRIDGE_STORE=file:///{STATE}",
-        ],
+        # No setting of the gateway's own: a variable goes before the operator's file, and would open what that closes.
+        "Env": ["PATH=/usr/bin", f"STATE_DIRECTORY=/{STATE}"],
         "Entrypoint": ["/usr/bin/schemabridge"],
         "Cmd": ["serve"],
         "ExposedPorts": {"5000/tcp": {}},

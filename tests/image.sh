@@ -51,24 +51,26 @@ echo "needs $highest"
 
 # Starts it in a root under strace, asks it for its health and a registry, and ends it; its calls are in $work/calls.
 serves() { # root, program in it, options of strace...
-    local in_root="$1" program="$2" log="$work/log" tracer gateway
+    local in_root="$1" program="$2" log="$work/log" gateway
     shift 2
     rm -f "$work/calls"
-    strace --follow-forks --quiet=all --trace=clone,clone3,fork,vfork "$@" --output="$work/calls" \
+    # Not the log of the one before, whose address would be asked.
+    : >"$log"
+    # Traced from the side: what is started here is the gateway, not strace.
+    strace --daemonize --follow-forks --quiet=all --trace=clone,clone3,fork,vfork "$@" --output="$work/calls" \
         chroot "$in_root" "$program" serve --upstream http://127.0.0.1:9 --store memory: --log-format json \
         --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 >"$log" 2>&1 &
-    tracer=$!
-    started+=("$tracer")
+    gateway=$!
+    started+=("$gateway")
     until grep -q 'admin listening' "$log"; do
-        kill -0 "$tracer" 2>/dev/null || return 1
+        kill -0 "$gateway" 2>/dev/null || return 1
         sleep 0.1
     done
     # The upstream is not there, and the gateway is what says so.
-    curl --silent "http://$(address listening)/v2/" | grep -q '"errors"' || fail 'the gateway does not answer'
+    [[ "$(curl --silent "http://$(address listening)/v2/")" == *'"errors"'* ]] || fail 'the gateway does not answer'
     curl --silent --fail "http://$(address 'admin listening')/readyz" >/dev/null || fail 'the gateway is not ready'
-    gateway="$(ps --no-headers --format pid --ppid "$tracer" | tr -d ' ')"
     kill -TERM "$gateway"
-    wait "$tracer"
+    wait "$gateway"
 }
 
 address() { # message
@@ -100,9 +102,10 @@ echo "$(stat --format=%s "$work/image.tar") bytes, $(wc -l <"$work/files") files
 
 holds() { # what, JSON of the configuration
     for expected in '"User":"65532:65532"' '"/usr/bin/schemabridge","healthcheck"' '"Entrypoint":["/usr/bin/schemabridge"]' \
-        '"/var/lib/schemabridge":{}' '"Cmd":["serve"]'; do
+        '"/var/lib/schemabridge":{}' '"Cmd":["serve"]' 'STATE_DIRECTORY=/var/lib/schemabridge'; do
         [[ "$2" == *"$expected"* ]] || fail "$1 does not have $expected: $2"
     done
+    [[ "$2" != *SCHEMABRIDGE_* ]] || fail "$1 has a setting that goes before the operator's file: $2"
 }
 
 holds skopeo "$(skopeo inspect --config --raw "docker-archive:$work/image.tar")"
