@@ -71,19 +71,19 @@ impl Stage {
 
     /// Does this on some connections until each has ended, while somebody else is served on another.
     async fn abused(&self, name: &str, turn: impl Fn(u32) -> Vec<u8> + Clone + Send + Sync + 'static) -> Vec<Said> {
-        let other = self.http2().await;
-        assert_eq!(other.ask(HOST, &Client::docker_17().get(TAGGED)).await.status, 200);
-        let before = self.resident_bytes().await;
+        let other = Box::pin(self.http2()).await;
+        assert_eq!(Box::pin(other.ask(HOST, &Client::docker_17().get(TAGGED))).await.status, 200);
+        let before = Box::pin(self.resident_bytes()).await;
         let mut floods = tokio::task::JoinSet::new();
         for _ in 0..ABUSERS {
-            let (mut frames, turn) = (self.frames().await, turn.clone());
+            let (mut frames, turn) = (Box::pin(self.frames()).await, turn.clone());
             frames.begin(&[]).await;
             floods.spawn(async move { frames.flood(turn).await });
         }
         let (mut ended, mut most) = (Vec::new(), 0.0_f64);
         while !floods.is_empty() {
-            assert_eq!(other.ask(HOST, &Client::docker_17().get(TAGGED)).await.status, 200, "{name}");
-            most = most.max(self.resident_bytes().await);
+            assert_eq!(Box::pin(other.ask(HOST, &Client::docker_17().get(TAGGED))).await.status, 200, "{name}");
+            most = most.max(Box::pin(self.resident_bytes()).await);
             while let Some(said) = floods.try_join_next() {
                 ended.push(said.unwrap());
             }
@@ -187,7 +187,7 @@ struct Within {
     gateway: Gateway,
     authority: Authority,
     blob: String,
-    _upstream: Upstream,
+    upstream: Upstream,
 }
 
 /// Every time-out so long that only the one under test can be reached.
@@ -203,7 +203,7 @@ impl Within {
         let Files { chain, key } = authority.issue(&[HOST]);
         let setup = Setup::default().within(limits).tls_to_clients(&TlsOptions::showing(chain, key));
         let gateway = setup.before(&upstream).await;
-        Self { gateway, authority, blob: format!("/v2/app/blobs/{digest}"), _upstream: upstream }
+        Self { gateway, authority, blob: format!("/v2/app/blobs/{digest}"), upstream }
     }
 
     async fn frames(&self) -> Frames {
@@ -287,7 +287,7 @@ async fn a_connection_without_requests_ends_with_a_goodbye() {
 #[tokio::test]
 async fn a_request_under_way_keeps_its_connection() {
     let stage = Within::limits(Limits { header_timeout: SHORT, keep_alive_timeout: SHORT, ..endless() }).await;
-    let gate = stage._upstream.when("GET", &stage.blob).hold();
+    let gate = stage.upstream.when("GET", &stage.blob).hold();
     let http2 = stage.http2().await;
     let (reply, ()) = tokio::join!(
         async { read(http2.send(Client::curl().get(&stage.blob).as_http2(HOST)).await.unwrap()).await },

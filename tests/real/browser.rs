@@ -72,30 +72,30 @@ impl Browser {
                 }
             }
         });
-        let (events, last_id, session, _profile) = (Vec::new(), 0, None, profile);
-        let mut browser = Self { child, input, messages, events, last_id, session, log, _profile };
+        let (events, last_id, session) = (Vec::new(), 0, None);
+        let mut browser = Self { child, input, messages, events, last_id, session, log, _profile: profile };
         browser.open_tab(look);
         browser
     }
 
     fn open_tab(&mut self, look: Look) {
-        let target = self.call("Target.createTarget", json!({ "url": "about:blank" }));
-        let attached = self.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
+        let target = self.call("Target.createTarget", &json!({ "url": "about:blank" }));
+        let attached = self.call("Target.attachToTarget", &json!({ "targetId": target["targetId"], "flatten": true }));
         self.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
         for domain in ["Runtime.enable", "Log.enable", "Page.enable"] {
-            self.call(domain, json!({}));
+            self.call(domain, &json!({}));
         }
         let scheme = json!([{ "name": "prefers-color-scheme", "value": look.scheme }]);
-        self.call("Emulation.setEmulatedMedia", json!({ "features": scheme }));
+        self.call("Emulation.setEmulatedMedia", &json!({ "features": scheme }));
         let size =
             json!({ "width": look.width, "height": look.height, "deviceScaleFactor": 1, "mobile": look.width < 600 });
-        self.call("Emulation.setScrollbarsHidden", json!({ "hidden": true }));
-        self.call("Emulation.setDeviceMetricsOverride", size);
+        self.call("Emulation.setScrollbarsHidden", &json!({ "hidden": true }));
+        self.call("Emulation.setDeviceMetricsOverride", &size);
     }
 
     /// Goes to a page and waits until it is loaded.
     pub fn visit(&mut self, url: &str) {
-        let gone = self.call("Page.navigate", json!({ "url": url }));
+        let gone = self.call("Page.navigate", &json!({ "url": url }));
         assert!(gone["errorText"].is_null(), "{url}: {gone}");
         while !self.events.iter().any(|event| event["method"] == "Page.loadEventFired") {
             let event = self.receive();
@@ -106,7 +106,7 @@ impl Browser {
     /// What this expression is on the page, once it is settled.
     pub fn evaluate(&mut self, expression: &str) -> Value {
         let question = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
-        let answer = self.call("Runtime.evaluate", question);
+        let answer = self.call("Runtime.evaluate", &question);
         assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer:#}");
         answer["result"]["value"].clone()
     }
@@ -119,12 +119,12 @@ impl Browser {
 
     /// A picture of what is in the window.
     pub fn picture(&mut self, file: &Path) {
-        let taken = self.call("Page.captureScreenshot", json!({ "format": "png", "captureBeyondViewport": false }));
+        let taken = self.call("Page.captureScreenshot", &json!({ "format": "png", "captureBeyondViewport": false }));
         let bytes = data_encoding::BASE64.decode(taken["data"].as_str().unwrap().as_bytes()).unwrap();
         std::fs::write(file, bytes).unwrap();
     }
 
-    fn call(&mut self, method: &str, parameters: Value) -> Value {
+    fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.last_id += 1;
         let mut message = json!({ "id": self.last_id, "method": method, "params": parameters });
         if let Some(session) = &self.session {

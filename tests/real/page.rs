@@ -76,7 +76,9 @@ fn gateway() -> (Registry, Gateway) {
         "config": descriptor(&config, "application/vnd.cncf.helm.config.v1+json"),
         "layers": [descriptor(&layer, "application/vnd.cncf.helm.chart.content.v1.tar+gzip")],
     });
-    [config, layer].iter().for_each(|blob| registry.push_blob("charts/billing", blob));
+    for blob in [config, layer] {
+        registry.push_blob("charts/billing", &blob);
+    }
     assert_eq!(registry.put_manifest("charts/billing", "latest", OCI, chart.to_string().as_bytes()).status, 201);
     registry.push(&image, Twin::Schema2, "infra/legacy-app", "latest");
     let file = format!("[[upstream]]\nname = \"registry\"\nurl = \"http://{}\"\n", registry.address);

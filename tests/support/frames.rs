@@ -55,7 +55,7 @@ pub fn indexed_again(length: usize, times: usize) -> Vec<u8> {
     }
     value.push(u8::try_from(rest).unwrap());
     value.extend(vec![b'x'; length]);
-    [&[0x40, 1, b'x'], value.as_slice(), &vec![0x80 | 62; times]].concat()
+    [&[0x40, 1, b'x'], value.as_slice(), &vec![0xbe; times]].concat()
 }
 
 /// A request without a body.
