@@ -14,7 +14,8 @@ import yaml
 
 CHART = pathlib.Path("helm/schemabridge")
 HOMES = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
-KUBERNETES = ["1.29", "1.31", "1.33"]
+# The oldest that the chart is for, the oldest that starts sidecars first, and newer ones.
+KUBERNETES = ["1.27", "1.29", "1.33", "1.37"]
 # Kinds that are not Kubernetes' own: their shape is looked at here.
 FOREIGN = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "Certificate", "HTTPRoute"}
 UPSTREAM = {"upstreams": [{"name": "one", "url": "https://one.example"}]}
@@ -25,7 +26,7 @@ def helm(*arguments, values=None, release="gateway"):
         json.dump(values or {}, file)
         file.flush()
         return subprocess.run(
-            [os.environ["HELM"], "template", release, str(CHART), "--namespace", "images", "--kube-version", KUBERNETES[1],
+            [os.environ["HELM"], "template", release, str(CHART), "--namespace", "images", "--kube-version", KUBERNETES[2],
              "--values", file.name, *arguments],
             capture_output=True, text=True)
 
@@ -63,8 +64,8 @@ def home(name, *arguments, release="gateway"):
     return Rendered("--values", str(CHART / f"ci/{name}-values.yaml"), *arguments, release=release)
 
 
-def refusal(values):
-    said = helm(values=values)
+def refusal(values, *arguments):
+    said = helm(*arguments, values=values)
     return said.stderr if said.returncode != 0 else None
 
 
@@ -75,6 +76,8 @@ class EveryHome(unittest.TestCase):
     def test_kubernetes_takes_it(self):
         for name in HOMES:
             for version in KUBERNETES:
+                if name == "sidecar" and version == "1.27":
+                    continue
                 for each in home(name, "--kube-version", version).objects:
                     if each["kind"] not in FOREIGN:
                         with self.subTest(home=name, version=version, kind=each["kind"]):
@@ -116,6 +119,17 @@ class EveryHome(unittest.TestCase):
                 self.assertEqual(rendered.one("ServiceAccount")["automountServiceAccountToken"], False)
                 self.assertIn("memory", container["resources"]["limits"])
 
+    def test_a_namespace_may_be_restricted(self):
+        """What the strictest Pod Security Standard asks of volumes and the network, where the pod is the gateway's alone."""
+        for name in sorted({*HOMES} - {"daemonset", "sidecar"}):
+            with self.subTest(home=name):
+                pod = home(name).pod()
+                for field in ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"):
+                    self.assertNotIn(field, pod)
+                kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
+                self.assertLessEqual(kinds, {"configMap", "secret", "emptyDir", "persistentVolumeClaim"})
+                self.assertNotIn("hostPort", json.dumps(pod))
+
     def test_the_end_has_time(self):
         for name in HOMES:
             with self.subTest(home=name):
@@ -149,6 +163,25 @@ class EveryHome(unittest.TestCase):
             two = {(each["kind"], each["metadata"]["name"]) for each in home(name, release="two").objects}
             self.assertEqual(one & two, set())
 
+    def test_long_names_of_releases_differ_to_their_end(self):
+        names = lambda release: {(each["kind"], each["metadata"]["name"]) for each in home("mirror", release=release).objects}
+        self.assertEqual(names("a" * 52 + "1") & names("a" * 52 + "2"), set())
+
+    def test_the_pod_of_helm_test_may_ask_and_is_not_taken_for_the_gateway(self):
+        for name in sorted({*HOMES} - {"daemonset"}):
+            with self.subTest(home=name):
+                rendered = home(name)
+                labels = rendered.one("Pod")["metadata"]["labels"].items()
+                for each in rendered.objects:
+                    for selector in selectors(each["spec"]) if each["kind"] not in FOREIGN and "spec" in each else []:
+                        self.assertFalse(selector.items() <= labels, f"{each['kind']} selects it")
+                for admin in rendered.one("NetworkPolicy")["spec"]["ingress"][-1:]:
+                    senders = [each["podSelector"]["matchLabels"] for each in admin.get("from", []) if "podSelector" in each]
+                    self.assertTrue("from" not in admin or any(sender.items() <= labels for sender in senders))
+                service, port = rendered.one("Pod")["spec"]["containers"][0]["args"][-1].split(":")
+                admin = next(each for each in rendered.all("Service") if each["metadata"]["name"] == service)
+                self.assertEqual(admin["spec"]["ports"][0]["port"], int(port))
+
     def test_mounted_names_are_unique(self):
         for name in HOMES:
             pod = home(name).pod()
@@ -172,8 +205,31 @@ class Homes(unittest.TestCase):
         self.assertEqual(pod["tolerations"], [{"operator": "Exists"}])
         for kind in ("Service", "NetworkPolicy", "Deployment", "PodDisruptionBudget"):
             self.assertEqual(rendered.all(kind), [])
-        node_config = pod["initContainers"][0]
-        self.assertEqual(node_config["args"][:4], ["client-config", "containerd", "--gateway", "http://127.0.0.1:5000"])
+
+    def test_nodes_are_told_of_the_gateway_by_the_gateway(self):
+        init = home("daemonset").pod()["initContainers"][0]
+        (mount,) = init["volumeMounts"]
+        with tempfile.TemporaryDirectory() as directory:
+            certs = pathlib.Path(directory + mount["mountPath"])
+            certs.mkdir(parents=True)
+            arguments = [directory + each if each == "/node" else each for each in init["args"]]
+            subprocess.run([os.environ["GATEWAY"], *arguments], check=True, capture_output=True)
+            for registry in ("docker.io", "registry.example"):
+                self.assertIn('[host."http://127.0.0.1:5000', (certs / registry / "hosts.toml").read_text())
+
+    def test_a_port_of_the_node_leads_to_a_pod_of_the_cluster(self):
+        values = {**UPSTREAM, "kind": "DaemonSet", "hostPort": {"enabled": True, "port": 7439}, "nodeConfig": {"enabled": True, "registries": ["one.example"]}}
+        rendered = Rendered(values=values)
+        self.assertNotIn("hostNetwork", rendered.pod())
+        registry = rendered.gateway()["ports"][0]
+        self.assertEqual((registry["hostIP"], registry["hostPort"], registry["containerPort"]), ("127.0.0.1", 7439, 5000))
+        self.assertIn('listen = ["0.0.0.0:5000"]', rendered.file())
+        self.assertIn("http://127.0.0.1:7439", rendered.pod()["initContainers"][0]["args"])
+        self.assertEqual(len(rendered.all("NetworkPolicy")), 1)
+        # Its address is open within the cluster, unlike that of a gateway in the node's network.
+        held = {**values, "upstreams": [{**UPSTREAM["upstreams"][0], "existingSecret": "one"}]}
+        self.assertIn("credentials of the gateway's own", refusal(held) or "it was rendered")
+        self.assertIsNone(refusal({**held, "hostPort": {"enabled": False}}))
 
     def test_a_sidecar_starts_before_what_it_is_for(self):
         rendered = home("sidecar")
@@ -193,7 +249,7 @@ class Homes(unittest.TestCase):
         self.assertNotIn("replicas", rendered.one("Deployment")["spec"])
         self.assertEqual(rendered.one("HorizontalPodAutoscaler")["spec"]["minReplicas"], 2)
         mounted = {each["name"]: each["secret"]["secretName"] for each in rendered.pod()["volumes"] if "secret" in each}
-        self.assertEqual(mounted, {"signing-key": "signing", "admin": "page", "tokens": "clients", "upstream-hub": "hub", "upstream-ghcr": "ghcr"})
+        self.assertEqual(mounted, {"signing-key": "signing", "admin": "page", "tokens": "clients", "upstream-0": "hub", "upstream-1": "ghcr"})
         self.assertEqual(rendered.gateway()["envFrom"], [{"secretRef": {"name": "bucket"}}])
 
     def test_the_mirror_may_be_asked_and_ask_only_where_it_was_said(self):
@@ -205,6 +261,23 @@ class Homes(unittest.TestCase):
         self.assertIn("namespaceSelector", admin["from"][0])
         ports = {(each["port"], each["protocol"]) for rule in policy["egress"] for each in rule["ports"]}
         self.assertEqual(ports, {(53, "UDP"), (53, "TCP"), (443, "TCP")})
+
+    def test_the_ports_of_urls_are_open(self):
+        values = {"store": {"url": "s3://images/gateway", "endpoint": "http://minio:9000"}, "upstreams": [
+            {"name": "one", "url": "https://one.example:8443/base"}, {"name": "two", "url": "http://two.example"},
+            {"name": "three", "url": "https://[2001:db8::1]:5443", "settings": {"proxy": {"https": "http://egress.example:3128"}}}]}
+        egress = Rendered(values=values).one("NetworkPolicy")["spec"]["egress"][1]
+        self.assertEqual({each["port"] for each in egress["ports"]}, {443, 8443, 80, 5443, 3128, 9000})
+
+    def test_the_store_fits_its_directory(self):
+        for name in HOMES:
+            rendered = home(name)
+            kept = re.search(r'^store_max_size = "(\d+)GiB"$', rendered.file(), re.MULTILINE)
+            store = next(each for each in rendered.pod()["volumes"] if each["name"] == "store")
+            if "s3://" in rendered.file():
+                self.assertIsNone(kept)
+            elif "emptyDir" in store:
+                self.assertLess(int(kept[1]), int(store["emptyDir"]["sizeLimit"].removesuffix("Gi")))
 
     def test_a_budget_is_there_for_more_than_one_replica(self):
         shared = {"store": {"url": "s3://images/gateway"}}
@@ -222,15 +295,31 @@ class Homes(unittest.TestCase):
     def test_tls_is_what_the_service_is_called(self):
         rendered = home("tls")
         certificate = rendered.one("Certificate")["spec"]
-        self.assertEqual(certificate["dnsNames"], ["gateway-schemabridge", "gateway-schemabridge.images", "gateway-schemabridge.images.svc"])
+        self.assertEqual(certificate["dnsNames"], ["images.example"])
+        own = {**UPSTREAM, "tls": {"enabled": True, "certManager": {"enabled": True, "issuerRef": {"name": "corp"}}}}
+        self.assertEqual(Rendered(values=own).one("Certificate")["spec"]["dnsNames"],
+                         ["gateway-schemabridge", "gateway-schemabridge.images", "gateway-schemabridge.images.svc"])
         # Docker before 1.10 reads no other elliptic curve.
         self.assertEqual(certificate["privateKey"], {"algorithm": "ECDSA", "size": 256})
         secrets = {each["name"]: each["secret"]["secretName"] for each in rendered.pod()["volumes"] if "secret" in each}
         self.assertEqual(secrets["tls"], certificate["secretName"])
         self.assertIn('client_auth = "require"', rendered.file())
+
+    def test_whoever_ends_tls_leads_to_the_service(self):
+        rendered = home("multi-upstream")
         route = rendered.one("HTTPRoute")["spec"]
-        self.assertEqual(route["rules"][0]["backendRefs"], [{"name": "gateway-schemabridge", "port": 5000}])
+        service = rendered.all("Service")[1]
+        self.assertEqual(route["rules"][0]["backendRefs"], [{"name": service["metadata"]["name"], "port": service["spec"]["ports"][0]["port"]}])
         self.assertEqual(route["rules"][0]["timeouts"], {"request": "0s"})
+        rendered = home("mirror")
+        ingress = rendered.one("Ingress")
+        backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+        self.assertEqual(backend, {"name": "gateway-schemabridge", "port": {"name": "registry"}})
+        self.assertEqual(ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"], "0")
+        spoken = "nginx.ingress.kubernetes.io/backend-protocol"
+        self.assertNotIn(spoken, ingress["metadata"]["annotations"])
+        within = home("mirror", "--set", "tls.enabled=true", "--set", "tls.existingSecret=own").one("Ingress")
+        self.assertEqual(within["metadata"]["annotations"][spoken], "HTTPS")
 
     def test_secrets_are_mounted_so_that_a_change_is_seen(self):
         for name in HOMES:
@@ -277,6 +366,8 @@ class Homes(unittest.TestCase):
 class Refused(unittest.TestCase):
     def test_what_cannot_work_is_refused_in_words(self):
         held = {"upstreams": [{"name": "one", "url": "https://one.example", "existingSecret": "one"}]}
+        tls = {"enabled": True, "existingSecret": "own"}
+        daemon = {**UPSTREAM, "kind": "DaemonSet"}
         for values, words in [
             ({}, "no registry"),
             ({**UPSTREAM, "replicaCount": 2}, "several replicas"),
@@ -289,10 +380,37 @@ class Refused(unittest.TestCase):
             ({**UPSTREAM, "nodeConfig": {"enabled": True}}, "kind: DaemonSet"),
             ({**UPSTREAM, "ingress": {"enabled": True}}, "ingress.hosts"),
             ({**UPSTREAM, "sidecar": True, "kind": "DaemonSet", "extraContainers": [{"name": "a"}]}, "one of `sidecar`"),
+            ({**UPSTREAM, "hostPort": {"enabled": True}}, "kind: DaemonSet"),
+            ({**UPSTREAM, "drainTimeout": "2m"}, "take 130 seconds together"),
+            ({**UPSTREAM, "listen": "127.0.0.1:5000"}, "nobody beyond the pod"),
+            ({**UPSTREAM, "listen": "[::1]:5000"}, "nobody beyond the pod"),
+            ({**UPSTREAM, "adminListen": "127.0.0.1:5001"}, "Kubernetes asks at the address of the pod"),
+            ({**UPSTREAM, "adminListen": "0.0.0.0:5000"}, "the same port"),
+            ({**daemon, "metrics": {"serviceMonitor": {"enabled": True}}}, "podMonitor"),
+            ({**daemon, "metrics": {"podMonitor": {"enabled": True}}}, "Prometheus could not ask"),
+            ({**daemon, "persistence": {"enabled": True}}, "one volume for every node"),
+            ({**held, "kind": "DaemonSet", "listen": "0.0.0.0:5000"}, "credentials of the gateway's own"),
+            ({**UPSTREAM, "tls": {**tls, "clientAuth": "request", "clientCaSecret": "clients"}}, "clientNames"),
+            ({**UPSTREAM, "tls": tls, "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]}}, "plain HTTP"),
+            ({**UPSTREAM, "door": {"tokens": {"existingSecret": "clients"}}}, "cannot be for both"),
+            ({"upstreams": [{**held["upstreams"][0], "settings": {"auth": {"mode": "anonymous"}}}]}, "in two places"),
         ]:
             with self.subTest(values=values):
                 self.assertIn(words, refusal(values) or "it was rendered")
-        self.assertIsNone(refusal({**held, "door": {"allowAnonymous": True}}))
+        for values in [
+            {**held, "door": {"allowAnonymous": True}},
+            {**held, "door": {"tokens": {"existingSecret": "clients"}}},
+            {**UPSTREAM, "door": {"tokens": {"existingSecret": "clients"}}, "config": 'auth = "anonymous"'},
+            {**daemon, "metrics": {"podMonitor": {"enabled": True}}, "adminListen": "0.0.0.0:5001"},
+            {**daemon, "persistence": {"enabled": True, "existingClaim": "shared"}},
+        ]:
+            with self.subTest(values=values):
+                self.assertIsNone(refusal(values))
+
+    def test_kubernetes_is_new_enough(self):
+        sidecar = {**UPSTREAM, "sidecar": True, "extraContainers": [{"name": "docker", "image": "docker"}]}
+        self.assertIn("1.29 does", refusal(sidecar, "--kube-version", "1.28") or "it was rendered")
+        self.assertIn("incompatible with Kubernetes", refusal(UPSTREAM, "--kube-version", "1.26") or "it was rendered")
 
     def test_values_have_a_schema(self):
         for path, value in [
@@ -302,6 +420,8 @@ class Refused(unittest.TestCase):
             ("upstreams", [{"name": "one"}]), ("upstreams", [{"name": "a b", "url": "https://one.example"}]),
             ("upstreams", [{"name": "one", "url": "https://user:password@one.example"}]), ("networkPolicy.egressPorts", []),
             ("persistence.accessModes", ["ReadOnlyMany"]), ("podDisruptionBudget.unhealthyPodEvictionPolicy", "Never"), ("trustedProxies", "10.0.0.0/8"),
+            ("hostPort.ip", "localhost"), ("store.endpoint", "https://key:secret@s3.example"), ("store.maxSize", "8Gi"),
+            ("podLabels", {"app.kubernetes.io/name": "another"}), ("commonLabels", {"app.kubernetes.io/instance": "another"}),
         ]:
             values = {"upstreams": UPSTREAM["upstreams"]}
             inner = values
@@ -330,11 +450,19 @@ class Documents(unittest.TestCase):
         def compare(values, schema, path):
             if "properties" not in schema or not isinstance(values, dict):
                 return
-            self.assertEqual(set(values), set(schema["properties"]) - {"global"}, path)
+            allowed = {key for key, value in schema["properties"].items() if value is not False}
+            self.assertEqual(set(values), allowed - {"global"}, path)
             for key, value in values.items():
                 compare(value, schema["properties"][key], f"{path}.{key}")
 
         compare(values, schema, "values")
+
+
+def selectors(spec):
+    """The labels by which this finds pods."""
+    for key, value in spec.items():
+        if key in ("selector", "podSelector", "labelSelector"):
+            yield value.get("matchLabels", value)
 
 
 def readme():
