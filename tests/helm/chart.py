@@ -5,9 +5,12 @@ import json
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import tempfile
+import time
 import unittest
+import urllib.request
 
 import kubernetes_validate
 import yaml
@@ -146,6 +149,27 @@ class EveryHome(unittest.TestCase):
                 self.assertEqual({probe: get["path"] for probe, get in asked.items()},
                                  {"startupProbe": "/startupz", "livenessProbe": "/livez", "readinessProbe": "/readyz"})
                 self.assertEqual({get["port"] for get in asked.values()}, {"admin"})
+
+    def test_the_gateway_answers_the_probes_and_helm_test(self):
+        rendered = home("default")
+        listen, admin = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        with tempfile.TemporaryDirectory() as directory:
+            file = pathlib.Path(directory) / "schemabridge.toml"
+            file.write_text(rendered.file().replace("0.0.0.0:5000", listen).replace("0.0.0.0:5001", admin)
+                            .replace("/var/", f"{directory}/var/").replace('drain_delay = "10s"', 'drain_delay = "0s"'))
+            arguments = [str(file) if each.endswith(".toml") else each for each in rendered.gateway()["args"]]
+            log = open(file.with_suffix(".log"), "wb")
+            with log, subprocess.Popen([os.environ["GATEWAY"], *arguments], stdout=log, stderr=log) as gateway:
+                try:
+                    healthy = [os.environ["GATEWAY"], *rendered.one("Pod")["spec"]["containers"][0]["args"][:-1], admin]
+                    deadline = time.monotonic() + 60
+                    while subprocess.run(healthy, capture_output=True).returncode != 0 and time.monotonic() < deadline:
+                        time.sleep(0.1)
+                    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                        with urllib.request.urlopen(f"http://{admin}{rendered.gateway()[probe]['httpGet']['path']}", timeout=20) as answer:
+                            self.assertEqual(answer.status, 200, probe)
+                finally:
+                    gateway.terminate()
 
     def test_no_secret_is_in_a_config_map(self):
         secret = "correct-horse-battery-staple-2024"
@@ -434,6 +458,10 @@ class Refused(unittest.TestCase):
 
 
 class Documents(unittest.TestCase):
+    def test_the_chart_is_of_this_version(self):
+        version = re.search(r'^version = "(.+)"$', pathlib.Path("Cargo.toml").read_text(), re.MULTILINE)[1]
+        self.assertEqual(yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"], version)
+
     def test_the_readme_has_every_value(self):
         self.assertEqual((CHART / "README.md").read_text(), readme(), "run tests/helm/readme.py")
 
@@ -456,6 +484,12 @@ class Documents(unittest.TestCase):
                 compare(value, schema["properties"][key], f"{path}.{key}")
 
         compare(values, schema, "values")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def selectors(spec):
