@@ -118,7 +118,8 @@ def idle(bench):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     certificate, key = self_signed(bench.peers.directory)
     for name, flags in (("plain", []), ("TLS", ["--tls-cert", str(certificate), "--tls-key", str(key)])):
-        gateway = bench.peers.gateway("http://127.0.0.1:1", "--log-level", "error", *flags)
+        gateway = bench.peers.gateway("http://127.0.0.1:1", "--log-level", "error",
+                                      "--connections", str(IDLE_CONNECTIONS), *flags)
         context = ssl.create_default_context(cafile=str(certificate)) if flags else None
         connections = [connected(gateway.port, number, context) for number in range(IDLE_CONNECTIONS)]
         alive = sum(1 for connection in connections if connection is not None)

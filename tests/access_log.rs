@@ -1,6 +1,7 @@
 //! Each request has one line in the log, written when its answer has ended, which says what became of it; and nothing that a
 //! client sends can make two lines of one, or put a secret there.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,6 +14,7 @@ use crate::support::upstream::Upstream;
 
 const TAGGED: &str = "/v2/app/manifests/latest";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 struct Stage {
     upstream: Upstream,
@@ -52,10 +54,8 @@ impl Stage {
 async fn a_line_says_what_became_of_a_translated_manifest() {
     let stage = stage(&["--trusted-proxies", "127.0.0.1/32"]).await;
     let call = Client::docker_1_9_1().get(&format!("{TAGGED}?token=hidden"));
-    let call = call
-        .header("X-Request-Id", "abc-123")
-        .header("X-Forwarded-For", "192.0.2.7")
-        .header("traceparent", &format!("00-{TRACE}-00f067aa0ba902b7-01"));
+    let call =
+        call.header("X-Request-Id", "abc-123").header("X-Forwarded-For", "192.0.2.7").header("traceparent", PARENT);
     let reply = call.send(stage.process.address).await;
     assert_eq!(reply.status, 200);
     let line = stage.line(TAGGED).await;
@@ -82,13 +82,50 @@ async fn a_line_says_what_became_of_a_translated_manifest() {
     let time = |field: &str| line[field].as_f64().unwrap();
     assert!(0.0 < time("upstream_ms") && time("upstream_ms") <= time("ttfb_ms"), "{line}");
     assert!(time("ttfb_ms") <= time("duration_ms"));
-    // Whoever the upstream was asked by for this request, it was in its trace.
+    assert_eq!(reply.header("x-request-id"), Some("abc-123"));
+    // Whoever the upstream was asked by for this request, it was in its trace and under its name.
     let traced = stage.upstream.requests();
     assert!(traced.len() >= 3);
     for request in traced {
         assert!(request.header("traceparent").unwrap().contains(TRACE), "{}", request.line());
+        assert_eq!(request.header("x-request-id"), Some("abc-123"), "{}", request.line());
     }
     assert!(!stage.process.log().contains("hidden"));
+}
+
+/// Whoever asks without a name, or under one that cannot be repeated, is told the one that the log has.
+#[tokio::test]
+async fn a_request_without_a_name_is_given_one() {
+    let stage = stage(&[]).await;
+    let mut names = BTreeSet::new();
+    for (path, named) in
+        [(TAGGED, ""), ("/v2/app/manifests/nowhere", "with blanks in it"), ("/v2/", "\"quoted\""), ("/", "ümlaut")]
+    {
+        let seen = stage.upstream.requests().len();
+        let reply = Client::curl().get(path).header("X-Request-Id", named).send(stage.process.address).await;
+        let name = reply.header("x-request-id").unwrap().to_owned();
+        assert!(name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
+        assert_eq!(stage.line(path).await["request_id"], name.as_str());
+        let mut asked = stage.upstream.requests().into_iter().skip(seen);
+        assert!(asked.all(|request| request.header("x-request-id") == Some(name.as_str())), "{path}");
+        names.insert(name);
+    }
+    assert_eq!(names.len(), 4);
+}
+
+/// The place that a redirect leads to, whose log is another's, is not told it.
+#[tokio::test]
+async fn the_name_of_a_request_stays_with_the_upstream() {
+    let stage = stage(&["--redirects", "follow"]).await;
+    let storage = Upstream::start().await;
+    let digest = storage.contents().put_blob("app", vec![7; 1000].into());
+    let blob = format!("/v2/app/blobs/{digest}");
+    stage.upstream.when("GET", &blob).redirect(307, &format!("{}{blob}", storage.url()));
+    let call = Client::docker_17().get(&blob).header("X-Request-Id", "abc").header("traceparent", PARENT);
+    assert_eq!(call.send(stage.process.address).await.status, 200);
+    let told = storage.requests();
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].header("x-request-id"), told[0].header("traceparent")), (None, None));
 }
 
 /// The bytes are those that went out, and the time is that until the last of them.

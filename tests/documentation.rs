@@ -1,6 +1,6 @@
 //! What the documents say of the code and of each other is so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,21 @@ fn documents() -> Vec<PathBuf> {
 /// What stands between backticks.
 fn quoted(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
+}
+
+/// Every family of metrics that the table of them names, without the end of counters, with its labels.
+pub fn metrics() -> BTreeMap<String, Vec<String>> {
+    let operating = read("docs/operating.md");
+    let (_, table) = operating.split_once("### Metrics").unwrap();
+    let rows = table.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with("| `"));
+    let named = rows.map(|row| quoted(row).next().unwrap());
+    named
+        .map(|name| {
+            let (name, labels) = name.trim_end_matches('}').split_once('{').unwrap_or((name, ""));
+            let labels = labels.split(',').filter(|label| !label.is_empty()).map(str::to_owned);
+            (name.strip_suffix("_total").unwrap_or(name).to_owned(), labels.collect())
+        })
+        .collect()
 }
 
 #[test]

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemabridge::gateway::door::DoorOptions;
+use schemabridge::server::limits::Limits;
 use schemabridge::store::blobs::BlobCacheOptions;
 use schemabridge::store::sweep::Bounds;
-use schemabridge::upstream::{Authentication, Redirects, Secret};
+use schemabridge::upstream::{Authentication, Redirects};
+use tokio::net::TcpStream;
 
 use crate::blob_cache::{started, until};
 use crate::door::{ALICE, ALICES};
@@ -17,16 +19,24 @@ use crate::support::basic;
 use crate::support::client::{Call, Client};
 use crate::support::fault::Answer;
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::images::Image;
+use crate::support::images::{Image, Kind};
+use crate::support::layers::{archive, image, noise};
 use crate::support::process::Process;
-use crate::support::upstream::Upstream;
+use crate::support::secure::{Asks, Authority, Door, Files};
+use crate::support::upstream::{Absent, Upstream};
 
 /// Words that no label may hold.
 const REPOSITORY: &str = "kept-apart/team";
 const TAG: &str = "release-77";
 
-/// A family that only a damaged store moves, with the test that does it.
-const MOVED_ELSEWHERE: [(&str, &str); 1] = [("store_damaged_objects", include_str!("store_damage.rs"))];
+/// Families that only a damaged store or a new certificate moves, with the tests that do it.
+const MOVED_ELSEWHERE: [(&str, &str); 2] =
+    [("store_damaged_objects", include_str!("store_damage.rs")), (CERTIFICATES, include_str!("tls.rs"))];
+/// Whose label is the name of the operator's file.
+const CERTIFICATES: &str = "tls_cert_not_after_timestamp_seconds";
+
+/// What is there only after a reload; tests/reload.rs has it.
+const SHOWN_ELSEWHERE: [&str; 1] = ["schemabridge_config_reloads"];
 
 /// How many bytes of blobs are kept.
 const BLOBS_BYTES: u64 = 4 << 20;
@@ -246,15 +256,56 @@ async fn faults(seen: &mut Seen) -> String {
         ],
     )
     .await;
-    seen.rose(&gateway, &before, &[&error("unreachable"), &error("breaker_open")]).await;
+    seen.rose(&gateway, &before, &[&error("reset"), &error("breaker_open")]).await;
     gateway.metrics()
+}
+
+/// How a gateway counts that it got neither a document nor a layer from here.
+async fn lost(setup: Setup, url: &str, kind: &str) {
+    let gateway = setup.before_url(url).await;
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let series = format!("upstream_errors_total{{upstream=\"default\",type=\"{kind}\"}}");
+    assert_eq!(value(&gateway.metrics(), &series), Some(0.0));
+    for (target, times) in [(tagged(), 1.0), (format!("/v2/{REPOSITORY}/blobs/{digest}"), 2.0)] {
+        assert_eq!(gateway.get(&Client::docker_17(), &target).await.status, 502, "{kind} {target}");
+        assert_eq!(value(&gateway.metrics(), &series), Some(times), "{kind} {target}: {}", gateway.metrics());
+    }
+}
+
+/// Whichever of the clients asks, the same trouble has the same name.
+#[tokio::test]
+async fn what_is_in_the_way_of_the_upstream_is_told_apart() {
+    lost(Setup::default(), "http://registry.invalid", "dns").await;
+    lost(Setup::default(), &Absent::new().url(), "connect").await;
+    let upstream = Upstream::start().await;
+    let door = Door::before(&upstream, &Authority::new().issue(&["localhost"]), Asks::Nothing).await;
+    lost(Setup::default(), &format!("https://localhost:{}", door.port()), "tls").await;
+    lost(Setup::default(), &upstream.url().replace("http:", "https:"), "tls").await;
+    upstream.when("*", "*").reset();
+    lost(Setup::default(), &upstream.url(), "reset").await;
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_counted_once() {
+    let (upstream, gateway, _) = stage(Setup::default()).await;
+    let error = |kind: &str| format!("upstream_errors_total{{upstream=\"default\",type=\"{kind}\"}}");
+    let digest = upstream.contents().put_blob(REPOSITORY, vec![7; 1000].into());
+    upstream.when("GET", "*").cut(10);
+    assert_eq!(gateway.get(&Client::docker_17(), &tagged()).await.status, 502);
+    let mut seen = Seen::default();
+    seen.moved(&gateway, "", &[(&error("truncated"), 1.0)]).await;
+    let blob = format!("/v2/{REPOSITORY}/blobs/{digest}");
+    assert!(!gateway.get(&Client::docker_17(), &blob).await.is_whole);
+    seen.moved(&gateway, "", &[(&error("truncated"), 2.0), (&error("reset"), 0.0), (&error("unreachable"), 0.0)]).await;
 }
 
 async fn logins(seen: &mut Seen) -> String {
     let files = tempfile::tempdir().unwrap();
     let htpasswd = files.path().join("htpasswd");
     std::fs::write(&htpasswd, ALICE).unwrap();
-    let known = Authentication::Basic { username: "gate".to_owned(), password: Secret::new("pw".to_owned()) };
+    let say = r#"cat >/dev/null; echo '{"Username":"gate","Secret":"pw"}'"#;
+    let (command, arguments) = (PathBuf::from("/bin/sh"), vec!["-c".to_owned(), say.to_owned()]);
+    let known = Authentication::Exec { command, arguments, lifetime: Duration::from_secs(3600) };
     let door = DoorOptions { htpasswd: Some(htpasswd), ..DoorOptions::default() };
     let setup = Setup::default().authentication(known).door(&door).tag_ttl(Duration::from_secs(60));
     let (upstream, gateway, _) = stage(setup).await;
@@ -279,6 +330,11 @@ async fn logins(seen: &mut Seen) -> String {
     )
     .await;
     seen.rose(&gateway, &before, &["cache_requests_total{cache=\"token\",result=\"hit\"}"]).await;
+    let expiry = "upstream_credential_expiry_timestamp_seconds{upstream=\"default\"}";
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    let left = value(&gateway.metrics(), expiry).unwrap() - now;
+    assert!((3000.0..=3600.0).contains(&left), "{left}");
+    seen.note(expiry);
     gateway.metrics()
 }
 
@@ -308,6 +364,28 @@ async fn crowds(seen: &mut Seen) -> String {
     gateway.metrics()
 }
 
+/// Clients that have too many connections, or ask for nothing over them.
+async fn connections(seen: &mut Seen) -> String {
+    let limits = Limits { connections_per_address: Some(1), ..Limits::default() };
+    let (_upstream, gateway, _) = stage(Setup::default().within(limits)).await;
+    let connect = |gateway: &Gateway| TcpStream::connect(gateway.address());
+    let before = gateway.metrics();
+    let only = connect(&gateway).await.unwrap();
+    seen.moved(&gateway, &before, &[("connections_open", 1.0)]).await;
+    let _refused = connect(&gateway).await.unwrap();
+    seen.moved(&gateway, &before, &[("connections_refused_total{reason=\"address\"}", 1.0)]).await;
+    drop(only);
+    seen.moved(&gateway, &before, &[("connections_open", 0.0)]).await;
+
+    let limits = Limits { connections: 1, header_timeout: Duration::from_millis(300), ..Limits::default() };
+    let (_upstream, gateway, _) = stage(Setup::default().within(limits)).await;
+    let before = gateway.metrics();
+    let _both = (connect(&gateway).await.unwrap(), connect(&gateway).await.unwrap());
+    let series = [("connections_waited_total", 1.0), ("connections_cut_total{reason=\"head\"}", 2.0)];
+    seen.moved(&gateway, &before, &series).await;
+    gateway.metrics()
+}
+
 async fn kept_blobs(seen: &mut Seen) -> String {
     let folder = tempfile::tempdir().unwrap();
     let upstream = Upstream::start().await;
@@ -331,7 +409,8 @@ async fn kept_blobs(seen: &mut Seen) -> String {
         let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
         std::fs::write(&file, vec![2; length]).unwrap();
     }
-    gateway.get(&Client::docker_17(), &blob).await;
+    // The connection breaks, before the head of an answer too.
+    Client::docker_17().get(&blob).open(gateway.address()).await.rest().await;
     seen.rose(&gateway, "", &["blob_cache_damaged_total"]).await;
     let mut number = 0_u8;
     until("a blob to make room", async || {
@@ -381,7 +460,7 @@ fn families(text: &str) -> BTreeSet<String> {
 
 /// No value of a label says what is private.
 fn assert_bounded(text: &str) {
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.contains(CERTIFICATES)) {
         let labels = line.split_once('{').map_or("", |(_, rest)| rest.rsplit_once('}').unwrap().0);
         for value in labels.split('"').skip(1).step_by(2) {
             let is_digest = value.contains("sha256") || value.len() >= 64;
@@ -389,6 +468,33 @@ fn assert_bounded(text: &str) {
             assert!(!is_digest && !is_named, "{line}");
         }
     }
+}
+
+/// Layers that are read and made.
+async fn layers(seen: &mut Seen) -> String {
+    let upstream = Upstream::start().await;
+    let image = image("amd64", &[(Kind::Zstd, &archive("etc/one", &noise(1, 300_000)))]);
+    upstream.put_image(REPOSITORY, TAG, &image, &image.oci());
+    let gateway = Setup::default().transcode_zstd().before(&upstream).await;
+    let held = upstream.when("GET", &format!("/v2/{REPOSITORY}/blobs/{}", image.layers[0].digest)).hold_body(1000);
+    let before = gateway.metrics();
+    let client = Client::docker_20_10();
+    let asked = async {
+        held.reached(1).await;
+        seen.moved(&gateway, &before, &[("layers_in_work", 1.0)]).await;
+        held.open();
+    };
+    let target = tagged();
+    let (reply, ()) = tokio::join!(gateway.get(&client, &target), asked);
+    let size = reply.json()["layers"][0]["size"].as_f64().unwrap();
+    let made = [
+        ("layer_reads_total{result=\"read\"}", 1.0),
+        ("transcode_bytes_total{from=\"zstd\",to=\"gzip\"}", size),
+        ("layers_in_work", 0.0),
+    ];
+    seen.moved(&gateway, &before, &made).await;
+    seen.rose(&gateway, &before, &["transcode_seconds_total"]).await;
+    gateway.metrics()
 }
 
 #[tokio::test]
@@ -400,15 +506,22 @@ async fn every_metric_moves_and_none_is_there_that_nothing_moves() {
     all += &faults(&mut seen).await;
     all += &logins(&mut seen).await;
     all += &crowds(&mut seen).await;
+    all += &connections(&mut seen).await;
     all += &kept_blobs(&mut seen).await;
     all += &overflows(&mut seen).await;
+    all += &layers(&mut seen).await;
     let (upstream, _) = Upstream::with_app().await;
-    let process = Process::serve(&["--upstream", &upstream.url(), "--store", "memory:"], &[]).await;
+    let authority = Authority::new();
+    let Files { chain, key } = authority.issue(&["gateway.test"]);
+    let tls = ["--tls-cert", chain.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let own = ["--upstream", &upstream.url(), "--store", "memory:"];
+    let process = Process::serve(&[&own, &tls[..]].concat(), &[]).await;
     let shown = process.metrics().await;
     // Its test is tests/reload.rs.
     for name in ["build_info", "config_reloads", "config_last_reload_success_timestamp_seconds"] {
         seen.note(name);
     }
+    assert!(families(&shown).contains(CERTIFICATES));
     all += &shown;
     assert_bounded(&all);
     let mut unmoved = families(&all);
@@ -418,6 +531,35 @@ async fn every_metric_moves_and_none_is_there_that_nothing_moves() {
         unmoved.remove(name);
     }
     assert!(unmoved.is_empty(), "nothing moved {unmoved:?}");
+    assert_documented(&all);
+}
+
+/// The table of the documentation has every family that is shown, with its labels, and no other.
+fn assert_documented(text: &str) {
+    let mut documented = crate::documentation::metrics();
+    for name in SHOWN_ELSEWHERE {
+        assert!(documented.remove(name).is_some(), "{name} is not documented");
+    }
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let shown: BTreeSet<(&str, &str)> =
+        types.map(|(name, kind)| (name.strip_suffix("_total").unwrap_or(name), kind)).collect();
+    for (name, kind) in &shown {
+        let labels = documented.get(*name).unwrap_or_else(|| panic!("{name} is not documented"));
+        let is_series = |end: &str| ["", "_total", "_count"].contains(&end);
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((series, _)) =
+                line.split_once('{').filter(|(series, _)| series.strip_prefix(name).is_some_and(is_series))
+            else {
+                continue;
+            };
+            let pairs = line[series.len() + 1..].rsplit_once('}').unwrap().0;
+            let found: Vec<&str> = pairs.split("\",").map(|pair| pair.split_once('=').unwrap().0).collect();
+            assert_eq!(labels.iter().map(String::as_str).collect::<Vec<_>>(), found, "the labels of the {kind} {name}");
+        }
+    }
+    let names: BTreeSet<&str> = shown.iter().map(|(name, _)| *name).collect();
+    let gone: Vec<_> = documented.keys().filter(|name| !names.contains(name.as_str())).collect();
+    assert!(gone.is_empty(), "there is no {gone:?}");
 }
 
 #[tokio::test]

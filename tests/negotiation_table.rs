@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use schemabridge::image::media_type::Format;
-use schemabridge::negotiate::{Choice, Client, Policy, Scope, Stored, StoredContent, Why, choose};
+use schemabridge::negotiate::{Choice, Client, LayerWork, Policy, Scope, Stored, StoredContent, Upgrade, Why, choose};
 use serde::Deserialize;
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -19,6 +19,8 @@ struct Record {
     ua_class: Option<String>,
     platform_from_ua: Option<UserAgentPlatform>,
     results: BTreeMap<Format, Expected>,
+    /// What becomes of stored schema 1 where the operator opted in to upgrades.
+    results_upgrade_enabled: BTreeMap<Format, Expected>,
 }
 
 #[derive(Deserialize)]
@@ -98,6 +100,30 @@ fn every_record_gets_what_it_promises_in_every_order() {
         }
     }
     assert_eq!(rows, records().len() * Format::ALL.len() * 4, "every record says something about every format");
+}
+
+#[test]
+fn every_record_gets_what_it_promises_where_upgrades_are_enabled() {
+    let layers = LayerWork { upgrade: Upgrade::Schema1, ..LayerWork::default() };
+    let policy = Policy { layers, ..Policy::default() };
+    for record in records() {
+        assert!(record.results_upgrade_enabled.contains_key(&Format::Schema1), "{}", record.id);
+        let expected = record.results.iter().filter(|(stored, _)| **stored != Format::Schema1);
+        for (stored, expected) in expected.chain(&record.results_upgrade_enabled) {
+            for accept in orders(&record.accept) {
+                let lines = accept.iter().map(|line| line.as_bytes());
+                let client = Client::from_headers(lines, Some(record.user_agent.as_bytes()), ADDRESS, &policy);
+                let choice = choose(&ordinary(*stored), &client);
+                let found = match (&choice, stored) {
+                    (Choice::Derive { .. }, Format::Schema1) => {
+                        Expected { how: "upgrade".to_owned(), ..in_words(*stored, &choice) }
+                    }
+                    _ => in_words(*stored, &choice),
+                };
+                assert_eq!(&found, expected, "{}, stored {stored}, {accept:?}", record.id);
+            }
+        }
+    }
 }
 
 #[test]

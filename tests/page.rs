@@ -349,6 +349,7 @@ async fn it_says_how_the_upstream_and_the_store_are() {
     assert_eq!(shown["store"]["location"], "memory:");
     assert_eq!((&shown["store"]["reads"], &shown["store"]["writes"]), (&true.into(), &true.into()));
     assert_eq!(shown["blob_cache"], Value::Null);
+    assert_eq!(shown["work"], serde_json::json!([]));
 }
 
 async fn refresh(admin: &str, arguments: &[&str]) -> (bool, String) {

@@ -165,10 +165,11 @@ async fn an_upstreams_error_without_a_usable_body_is_given_one() {
     for body in bodies {
         for (status, code) in statuses {
             upstream.behave();
-            let answer = Answer::new(status).header("content-type", "text/html").header("x-request-id", "7").body(body);
+            let answer =
+                Answer::new(status).header("content-type", "text/html").header("x-github-request-id", "7").body(body);
             upstream.when("*", "/v2/team/*").answer(answer);
             let manifest = gateway.manifest(&Client::docker_1_9_1(), TAGGED).await;
-            assert_eq!((manifest.status, manifest.header("x-request-id")), (status, Some("7")), "{body}");
+            assert_eq!((manifest.status, manifest.header("x-github-request-id")), (status, Some("7")), "{body}");
             assert!(code.is_empty() || manifest.error().0 == code, "{status} {}", manifest.text());
             for target in [
                 "/v2/team/app/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",

@@ -36,6 +36,9 @@ tests/buckets.sh
 section 'Hermetic tests: an upstream in the test process'
 cargo test --locked
 
+section 'Traces: a build with the feature, and a collector in the test process'
+cargo test --locked --features otel --test traces
+
 section 'Go tools: waiting for them'
 if ! wait "$tools"; then
     tools=

@@ -8,6 +8,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use crate::gateway::Service;
+use crate::gateway::layers::Shown;
 use crate::gateway::seen::{LastRefusal, Others, PULLS_MAX, Pull, REFUSALS_MAX, Refusal, Row, Snapshot, Tally};
 use crate::gateway::standing::{Fill, OfUpstream, Standing};
 use crate::image::media_type::Format;
@@ -76,7 +77,7 @@ fn with_tally(mut shown: Value, tally: &Tally) -> Value {
 
 /// What the gateway stands in front of, and how that and what it keeps are.
 pub(super) fn status(service: &Service) -> Value {
-    let Standing { upstreams, store, store_is_durable, store_state, memory, blob_cache } = service.standing();
+    let Standing { upstreams, store, store_is_durable, store_state, memory, blob_cache, work } = service.standing();
     let (since, now) = (service.shared().seen().since(), SystemTime::now());
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -92,6 +93,22 @@ pub(super) fn status(service: &Service) -> Value {
         },
         "memory": fill(&memory),
         "blob_cache": blob_cache.as_ref().map(fill),
+        "work": work.iter().map(self::work).collect::<Vec<_>>(),
+    })
+}
+
+fn work(shown: &Shown) -> Value {
+    let Shown { kind, upstream, repository, source, since, layers, layers_done, bytes, bytes_done } = shown;
+    json!({
+        "kind": kind.word(),
+        "upstream": upstream,
+        "repository": repository,
+        "source": source,
+        "since": time(*since),
+        "layers": layers,
+        "layers_done": layers_done,
+        "bytes": bytes,
+        "bytes_done": bytes_done,
     })
 }
 

@@ -213,7 +213,22 @@ function showRefusals() {
   if (others) at("refusals-others").textContent = `Made room for others: ${plural(others.rows, "row", "rows")}, ${plural(others.requests, "request", "requests")}.`;
 }
 
+function showWork(work, now) {
+  const rows = work.map((one) => {
+    const line = element("tr");
+    cell(line, "What", one.kind);
+    cell(line, "Image", one.repository, `${one.upstream} · ${one.source}`);
+    cell(line, "Layers", `${one.layers_done} of ${one.layers}`, "", "number");
+    cell(line, "Bytes", one.bytes === null ? bytes(one.bytes_done) : `${bytes(one.bytes_done)} of ${bytes(one.bytes)}`, "", "number");
+    cell(line, "Since", timeElement(one.since, now));
+    return line;
+  });
+  document.querySelector("#work tbody").replaceChildren(...rows);
+  at("work-section").hidden = rows.length === 0;
+}
+
 function showStatus(status) {
+  showWork(status.work, status.now);
   at("version").textContent = status.version;
   at("since").textContent = status.since.replace("T", " ").replace("Z", " UTC");
   at("upstreams").replaceChildren(...status.upstreams.map((one) => {

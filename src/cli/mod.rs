@@ -14,6 +14,8 @@ mod serve;
 mod store;
 mod systemd;
 mod telemetry;
+#[cfg(feature = "otel")]
+mod traces;
 mod translate;
 
 use std::ffi::OsString;

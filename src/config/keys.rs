@@ -203,6 +203,18 @@ pub(super) const KEYS: &[Key] = &[
         "in which order variants of arm are tried",
     ),
     key(
+        "upstream.translate.upgrade_schema1",
+        "true or false",
+        "the flag's",
+        "translate stored schema 1 for clients that cannot read it, which reads each layer once",
+    ),
+    key(
+        "upstream.translate.transcode",
+        "`none` or `zstd`",
+        "the flag's",
+        "make gzip layers in the place of zstd ones, for clients and formats that cannot read those",
+    ),
+    key(
         "client.user_agents",
         "list of patterns",
         "any",

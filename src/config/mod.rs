@@ -8,6 +8,7 @@ mod door;
 mod environment;
 pub mod file;
 mod keys;
+pub mod layers;
 pub mod lifecycle;
 pub mod limits;
 mod listen;
@@ -45,6 +46,7 @@ pub use environment::{docker_config, unknown_variables};
 use environment::{platform_settings, registry_proxy, state_directory};
 use file::File;
 pub use keys::{documentation, flags_in_force};
+use layers::LayerArguments;
 use lifecycle::LifecycleArguments;
 use limits::{LimitArguments, RequestArguments};
 pub use listen::{InvalidListenAddress, ListenAddress};
@@ -155,7 +157,8 @@ impl ServeArguments {
         let connections = (self.listen.clone(), self.tls.files().ok(), self.lifecycle.clone());
         let operator = (self.admin_listen.clone(), self.admin.clone());
         let log = (self.log_format, self.log_level, self.telemetry.clone());
-        (connections, operator, self.limits.clone(), gateway.requests.start_only(), store, memory, log)
+        let limits = (self.limits.clone(), gateway.requests.start_only(), gateway.layers.limits());
+        (connections, operator, limits, store, memory, log)
     }
 }
 
@@ -248,6 +251,10 @@ pub struct GatewayArguments {
     #[arg(long, env = "SCHEMABRIDGE_CHILDREN_AT_ONCE", value_name = "NUMBER", default_value = "32")]
     pub children_at_once: NonZeroUsize,
 
+    /// What layers are read for.
+    #[command(flatten)]
+    pub layers: LayerArguments,
+
     /// The key that signs schema 1: a P-256 private key in PEM [default: made once and kept in the store]
     #[arg(long, env = "SCHEMABRIDGE_SIGNING_KEY", value_name = "FILE")]
     pub signing_key: Option<PathBuf>,
@@ -316,6 +323,11 @@ pub struct BoundsArguments {
     #[arg(long, env = "SCHEMABRIDGE_STORE_MAX_SIZE", value_name = "SIZE", default_value = "10GiB", value_parser = values::byte_size)]
     pub store_max_size: u64,
 
+    /// How many bytes of gzip layers that stand for others a directory may hold; the least lately used go first and are made
+    /// again when asked for
+    #[arg(long, env = "SCHEMABRIDGE_STORE_MAX_LAYERS", value_name = "SIZE", default_value = "50GiB", value_parser = values::byte_size)]
+    pub store_max_layers: u64,
+
     /// How many recipes a directory may hold; the least lately used go first, and their digests with them
     #[arg(long, env = "SCHEMABRIDGE_STORE_MAX_RECIPES", value_name = "NUMBER", default_value = "1000000")]
     pub store_max_recipes: usize,
@@ -329,7 +341,7 @@ impl BoundsArguments {
     /// The bounds that these say.
     pub const fn bounds(&self) -> Bounds {
         Bounds {
-            layers_bytes_max: Some(Bounds::LAYERS_BYTES_MAX),
+            layers_bytes_max: Some(self.store_max_layers),
             documents_bytes_max: Some(self.store_max_size),
             recipes_max: self.store_max_recipes,
             recipe_age_max: self.recipe_max_age,
@@ -429,6 +441,7 @@ impl GatewayArguments {
             blob_cache: file.tables.blob_cache.as_ref().map(BlobCacheTable::options),
             manifests: self.requests.manifests(),
             signing_key: self.signing_key.as_ref().map(|file| signing_key(file).map(Arc::new)).transpose()?,
+            layers: self.layers.limits(),
             ..SharedOptions::default()
         };
         Ok(ServiceOptions { shared, site: self.site(file)? })
@@ -510,6 +523,7 @@ impl GatewayArguments {
             },
             platforms: self.platform.clone(),
             arm_variants: self.arm_variants.iter().map(|Variant(variant)| variant.clone()).collect(),
+            layers: self.layers.work(),
             ..Policy::default()
         };
         options.index = IndexLimits {

@@ -19,7 +19,7 @@ use super::exchange::Exchange;
 use super::fault::Fault;
 use super::held::Held;
 use super::kept_blob::FromCache;
-use super::{Gateway, is_read_only, kept_blob};
+use super::{Gateway, Pushes, is_read_only, kept_blob};
 
 /// How many sizes of blobs are remembered.
 const SIZES_MAX: u64 = 100_000;
@@ -67,8 +67,28 @@ impl Gateway {
         if digest == *empty_layer::digest() {
             return Ok(empty_layer_answer(&exchange.head.headers, &digest));
         }
+        match self.upstreams_blob(exchange, &repository, &digest).await {
+            // Who asks HEAD of a gateway that lets pushes through is about to push, and must send what the upstream lacks.
+            Err(Fault::Upstream(absence)) if absence.may_be_absence() && !self.may_be_a_push(exchange) => {
+                let made = self.made_blob(exchange, &repository, &digest).await?;
+                made.ok_or(Fault::Upstream(absence))
+            }
+            answered => answered,
+        }
+    }
+
+    fn may_be_a_push(&self, exchange: &Exchange) -> bool {
+        self.options.pushes == Pushes::Forwarded && exchange.head.method == Method::HEAD
+    }
+
+    async fn upstreams_blob(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Response<Body>, Fault> {
         let path = format!("/v2/{repository}/blobs/{digest}");
-        let lead = match self.blob_from_cache(exchange, &repository, &digest).await? {
+        let lead = match self.blob_from_cache(exchange, repository, digest).await? {
             FromCache::Answer(response) => return Ok(response),
             FromCache::Lead(lead) => Some(lead),
             FromCache::Nothing => None,
@@ -78,7 +98,7 @@ impl Gateway {
         if let Some(lead) = lead {
             answer = match kept_blob::fill(lead, answer).await {
                 Ok(filled) => {
-                    self.note_consent(exchange, &repository, &digest);
+                    self.note_consent(exchange, repository, digest);
                     return Ok(filled);
                 }
                 Err(answer) => answer,
@@ -86,7 +106,7 @@ impl Gateway {
         }
         if answer.status() == StatusCode::OK && !answer.headers().contains_key(CONTENT_LENGTH) {
             let declared = self.declared_length(exchange, &path).await;
-            if let Some(length) = declared.or_else(|| self.sizes.0.get(&(repository, digest))) {
+            if let Some(length) = declared.or_else(|| self.sizes.0.get(&(repository.clone(), digest.clone()))) {
                 answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
                 return Ok(answer.map(|rest| Body::of_length(rest, length)));
             }

@@ -4,10 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http_body::{Body as _, Frame, SizeHint};
 use prometheus_client::metrics::counter::Counter;
 
 use crate::image::digest::{Digest, Verifier};
+use crate::store::LayerBytes;
 use crate::store::blobs::{BlobBody, Broken};
 use crate::upstream::{Failure, StreamedBody};
 
@@ -25,6 +27,7 @@ enum Kind {
     Streamed(Box<StreamedBody>),
     Checked(Box<Checked>),
     Kept(Box<BlobBody>),
+    Made { layer: LayerBytes, left: u64 },
 }
 
 /// A body that is judged as it arrives: the bytes that were read already, then the rest. Each frame waits for the next one, so
@@ -86,6 +89,11 @@ impl Body {
     pub fn kept(blob: BlobBody) -> Self {
         Self::of(Kind::Kept(Box::new(blob)))
     }
+
+    /// So many bytes of a layer of the store, as they are read.
+    pub fn made(layer: LayerBytes, length: u64) -> Self {
+        Self::of(Kind::Made { layer, left: length })
+    }
 }
 
 impl http_body::Body for Body {
@@ -115,6 +123,7 @@ impl http_body::Body for Body {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Streamed(rest) => rest.size_hint(),
             Kind::Checked(_) => SizeHint::default(),
+            Kind::Made { left, .. } => SizeHint::with_exact(*left),
             Kind::Kept(blob) => blob.size_hint(),
         }
     }
@@ -129,6 +138,13 @@ impl Kind {
             Self::Streamed(rest) => Pin::new(rest.as_mut()).poll_frame(context).map_err(Broken::from),
             Self::Checked(checked) => checked.poll_frame(context).map_err(Broken::from),
             Self::Kept(blob) => Pin::new(blob.as_mut()).poll_frame(context),
+            Self::Made { layer, left } => {
+                let piece = ready!(layer.poll_next_unpin(context));
+                if let Some(Ok(piece)) = &piece {
+                    *left = left.saturating_sub(piece.len() as u64);
+                }
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(Broken::from)))
+            }
         }
     }
 
@@ -138,6 +154,7 @@ impl Kind {
             Self::Streamed(rest) => rest.is_end_stream(),
             Self::Checked(checked) => checked.judge.is_none(),
             Self::Kept(blob) => blob.is_end_stream(),
+            Self::Made { left, .. } => *left == 0,
         }
     }
 }

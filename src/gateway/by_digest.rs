@@ -219,7 +219,7 @@ impl Gateway {
                 return Ok(handed(found.document).derived);
             }
         }
-        let derived = self.cook_again(caller, recipe).await?;
+        let derived = self.within_patience(&recipe.repository, self.cook_again(caller, recipe)).await??;
         self.count(if derived.is_some() { DerivedDigest::Rederived } else { DerivedDigest::Lost });
         derived.ok_or(Fault::Lost)
     }

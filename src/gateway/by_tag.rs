@@ -8,12 +8,15 @@ use crate::image::digest::Digest;
 use crate::image::manifest::{Content, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository, Tag};
-use crate::negotiate::choose::{objection, otherwise};
+use crate::negotiate::choose::{is_transcoded, is_transcoded_when_upgraded, objection, otherwise};
 use crate::negotiate::clients::Quirk;
-use crate::negotiate::{Candidate, Choice, Client, Policy, Refusal, Scope, Stored, Why, choose, platform};
+use crate::negotiate::{
+    Candidate, Choice, Client, Policy, Refusal, Scope, Stored, TRANSCODING_WOULD_HELP, Transcode, Upgrade, Why, choose,
+    platform,
+};
 use crate::store::memory::Kept;
-use crate::translate;
 use crate::translate::index::{Layers, Order as EntryOrder, Shape};
+use crate::translate::{self, LayerPolicy};
 use crate::upstream::Failure;
 
 use super::Gateway;
@@ -79,8 +82,10 @@ impl Gateway {
         match choose(&facts, &exchange.client) {
             Choice::AsStored { why } => self.as_stored(exchange, &tagged, why).await,
             Choice::Derive { candidates, why } => {
-                let cooked =
-                    candidates.into_iter().filter(|candidate| has_cell(&tagged.stored, *candidate)).collect::<Vec<_>>();
+                let cooked = candidates
+                    .into_iter()
+                    .filter(|candidate| has_cell(&tagged.stored, *candidate, &exchange.client))
+                    .collect::<Vec<_>>();
                 if cooked.is_empty() {
                     return match otherwise(&facts, &exchange.client) {
                         Choice::AsStored { why } => self.as_stored(exchange, &tagged, why).await,
@@ -122,7 +127,9 @@ impl Gateway {
             Content::Schema1(_) if *tagged.stored.digest() != tagged.digest => Ok(same_format(None)),
             Content::Index(index) if exchange.client.has(Quirk::NoZstd) => {
                 let (dropped, _) = self.zstd_entries(place(exchange, tagged), &tagged.digest, index).await?;
-                Ok(if dropped.is_empty() { None } else { same_format(Some(Shape::Pruned)) })
+                let layers = layers_of_children(&exchange.client);
+                let pruned = || same_format(Some(Shape::Pruned)).map(|order| Order { layers, ..order });
+                Ok(if dropped.is_empty() { None } else { pruned() })
             }
             _ => Ok(None),
         }
@@ -177,6 +184,7 @@ impl Gateway {
         let mut order = order_for(exchange, tagged, Arc::clone(&tagged.stored), tagged.digest.clone(), target);
         if matches!(tagged.stored.content(), Content::Index(_)) {
             order.shape = Some(shape_for(&exchange.client, &self.options.policy));
+            order.layers = layers_of_children(&exchange.client);
         }
         self.derived(exchange, order, tagged.stored.format()).await
     }
@@ -198,7 +206,9 @@ impl Gateway {
         let wanted = exchange.client.platform_for(&tagged.repository, &self.options.policy);
         let ranked = platform::rank(&entries, &wanted)
             .map_err(|none| Attempt::Refused(Box::new(Refusal::no_platform(stored_format, &exchange.client, none))))?;
+        // An image that the client can have without work on its layers goes before any other.
         let mut best = None;
+        let mut later = Vec::new();
         for entry in ranked {
             let child = match self.stored(&exchange.caller, &tagged.repository, &entry.digest).await {
                 Ok(child) => child,
@@ -209,7 +219,18 @@ impl Gateway {
                 }
                 Err(obstacle) => return Err(attempt(obstacle, stored_format, exchange)),
             };
+            if is_transcoded(&Stored::of(&child), &exchange.client, target) {
+                later.push((child, entry.digest.clone()));
+                continue;
+            }
             match self.child(exchange, tagged, &child, &entry.digest, target).await {
+                Err(Attempt::Refused(refusal)) => best = best.or(Some(refusal)),
+                other => return other,
+            }
+        }
+        for (child, digest) in later {
+            let order = order_for(exchange, tagged, child, digest, target);
+            match self.derived(exchange, order, stored_format).await {
                 Err(Attempt::Refused(refusal)) => best = best.or(Some(refusal)),
                 other => return other,
             }
@@ -229,6 +250,11 @@ impl Gateway {
         let facts = Stored::of(child);
         let from = facts.counts_as(&exchange.client);
         if from != target && !exchange.client.usable().contains(from) {
+            if child.format() == Format::Schema1 && exchange.client.layers().upgrade == Upgrade::Nothing {
+                let words = "it is stored as schema 1, from which there is no translation";
+                let refusal = Refusal::untranslatable(tagged.stored.format(), &exchange.client, words);
+                return Err(Attempt::Refused(Box::new(refusal)));
+            }
             let order = order_for(exchange, tagged, Arc::clone(child), digest.clone(), target);
             return self.derived(exchange, order, tagged.stored.format()).await;
         }
@@ -244,7 +270,15 @@ impl Gateway {
         order: Order,
         stored: Format,
     ) -> Result<Response<Body>, Attempt> {
-        let kept = match self.derive(order).await {
+        let transcoding_would_help = is_hindered_by_zstd(&order, &exchange.client);
+        let derived = if self.options.policy.layers.are_read() {
+            let repository = order.repository.clone();
+            // A client that is sent away does not end the work: it is on a task of its own.
+            self.within_patience(&repository, self.derive(order)).await.map_err(Attempt::Failed)?
+        } else {
+            self.derive(order).await
+        };
+        let kept = match derived {
             Ok((kept, freshness)) => {
                 exchange.record.outcome.cache = Some(if freshness == Freshness::Remembered { "hit" } else { "miss" });
                 kept
@@ -252,6 +286,10 @@ impl Gateway {
             Err(Obstacle::Unkept { kept, failure }) if never_asks_by_digest(exchange) => {
                 tracing::warn!(error = %failure, digest = %kept.derived.digest, "a derived document could not be kept");
                 kept
+            }
+            Err(Obstacle::Untranslatable(reason)) if transcoding_would_help => {
+                let obstacle = Obstacle::Untranslatable(format!("{reason}{TRANSCODING_WOULD_HELP}"));
+                return Err(attempt(obstacle, stored, exchange));
             }
             Err(obstacle) => return Err(attempt(obstacle, stored, exchange)),
         };
@@ -282,7 +320,28 @@ fn attempt(obstacle: Obstacle, stored: Format, exchange: &Exchange) -> Attempt {
 
 fn order_for(exchange: &Exchange, tagged: &Tagged, stored: Arc<Manifest>, source: Digest, target: Format) -> Order {
     let (caller, repository, tag) = (exchange.caller.clone(), tagged.repository.clone(), tagged.tag.clone());
-    Order { caller, repository, tag, stored, source, target, shape: None, part: Part::Whole }
+    let (facts, client) = (Stored::of(&stored), &exchange.client);
+    let is_transcoded = is_transcoded(&facts, client, target) || is_transcoded_when_upgraded(&facts, client, target);
+    let layers = if is_transcoded { LayerPolicy::Gzip } else { LayerPolicy::Stored };
+    let known = Arc::default();
+    Order { caller, repository, tag, stored, source, target, shape: None, layers, known, part: Part::Whole }
+}
+
+/// The image, or what is pruned, has zstd layers for which the operator lets no gzip ones be made.
+fn is_hindered_by_zstd(order: &Order, client: &Client) -> bool {
+    let has_zstd = match order.stored.content() {
+        Content::Image(image) => image.has_zstd_layers(),
+        _ => order.shape == Some(Shape::Pruned),
+    };
+    has_zstd && client.layers().transcode == Transcode::Nothing
+}
+
+/// Whether gzip layers stand for the zstd ones of the children of a list or index, where they must.
+fn layers_of_children(client: &Client) -> LayerPolicy {
+    match client.layers().transcode {
+        Transcode::Zstd => LayerPolicy::Gzip,
+        Transcode::Nothing => LayerPolicy::Stored,
+    }
 }
 
 fn place<'a>(exchange: &'a Exchange, tagged: &'a Tagged) -> Place<'a> {
@@ -313,10 +372,12 @@ fn answer_derived(exchange: &mut Exchange, kept: &Kept) -> Response<Body> {
 }
 
 /// There is a cell for this candidate; of one platform's child only the child itself will tell.
-fn has_cell(stored: &Manifest, candidate: Candidate) -> bool {
+fn has_cell(stored: &Manifest, candidate: Candidate, client: &Client) -> bool {
     candidate.scope == Scope::PlatformChild
         || matches!(stored.content(), Content::Index(_))
         || translate::cell_for(stored, candidate.target).is_some()
+        || translate::upgrade_for(stored, candidate.target).is_some()
+        || is_transcoded(&Stored::of(stored), client, candidate.target)
 }
 
 fn never_asks_by_digest(exchange: &Exchange) -> bool {

@@ -16,10 +16,11 @@ use crate::image::manifest::{CONFIG_BYTES_MAX, Content, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Repository, Tag};
 use crate::store::memory::{Completeness, Dish, Handed, Kept, LastUse};
+use crate::store::recipe::StandIn;
 use crate::store::{Claim, RECIPES_MAX, Recipe, StoreFailure};
 use crate::translate::index::Shape;
 use crate::translate::sign::SigningKey;
-use crate::translate::{self, Cell, Derived, LayerPolicy, Source, Untranslatable};
+use crate::translate::{self, Cell, Derived, DerivedBlob, LayerPolicy, Learnt, Source, Untranslatable};
 use crate::upstream::{Asked, Caller, Failure, Remembered, continued};
 
 use super::Gateway;
@@ -41,6 +42,9 @@ pub(super) enum Obstacle {
     Malformed(String),
     #[error("{0}")]
     Untranslatable(String),
+    /// A layer cannot be read, in whatever format the image is to be.
+    #[error("{0}")]
+    Layer(String),
     /// It was made, and cannot be kept.
     #[error("{failure}")]
     Unkept { kept: Arc<Kept>, failure: StoreFailure },
@@ -61,6 +65,7 @@ impl From<Obstacle> for Fault {
             Obstacle::Upstream(failure) => Self::Upstream(failure),
             Obstacle::Malformed(words) => Self::Malformed(words),
             Obstacle::Untranslatable(words) => Self::Unacceptable(words),
+            Obstacle::Layer(words) => Self::Unacceptable(format!("this image cannot be translated: {words}")),
             Obstacle::Unkept { failure, .. } | Obstacle::Store(failure) => Self::Store(failure),
             Obstacle::SigningKey(words) => Self::SigningKey(words),
             Obstacle::Busy { seconds } => Self::Busy(seconds),
@@ -81,6 +86,10 @@ pub(super) struct Order {
     pub(super) target: Format,
     /// How it is to look, if it is a list or index.
     pub(super) shape: Option<Shape>,
+    /// What becomes of its layers.
+    pub(super) layers: LayerPolicy,
+    /// What is known of them before: how it was made the first time.
+    pub(super) known: Arc<Learnt>,
     pub(super) part: Part,
 }
 
@@ -103,6 +112,7 @@ impl Order {
             source: self.source.clone(),
             target: self.target,
             shape: self.shape.clone(),
+            layers: self.layers,
         }
     }
 }
@@ -207,7 +217,11 @@ impl Gateway {
                 Ok((kept, Freshness::Cooked))
             }
             Shared::Refused(obstacle) => Err(obstacle),
-            Shared::SomebodyElsesRefusal => Ok((self.cook_and_keep(order).await?, Freshness::Cooked)),
+            Shared::SomebodyElsesRefusal => {
+                let gateway = Arc::clone(self);
+                let cooked = tokio::spawn(continued(async move { gateway.cook_and_keep(order).await }));
+                Ok((cooked.await.map_err(|_| Obstacle::Internal)??, Freshness::Cooked))
+            }
         }
     }
 
@@ -265,7 +279,8 @@ impl Gateway {
             && recipe.source == order.source
             && recipe.target == order.target
             && recipe.tag == order.dish().tag
-            && recipe.shape == order.shape;
+            && recipe.shape == order.shape
+            && recipe.layers == order.layers;
         if !is_of_order {
             return None;
         }
@@ -282,8 +297,10 @@ impl Gateway {
     }
 
     async fn cook_and_keep(self: &Arc<Self>, order: Order) -> Result<Arc<Kept>, Obstacle> {
-        let (derived, recipe, completeness) = self.cook(order).await?;
-        match self.shared.store.keep(&recipe, derived.bytes.clone()).await {
+        let (mut derived, recipe, completeness) = self.cook(order).await?;
+        // The store has them from here on; in memory nobody would weigh them.
+        let blobs = std::mem::take(&mut derived.blobs);
+        match self.keep(&recipe, &derived, &blobs).await {
             Ok(first) => {
                 let derived = Derived { bytes: first, ..derived };
                 Ok(self.remember_kept(derived, recipe, completeness).await)
@@ -293,6 +310,14 @@ impl Gateway {
                 Err(Obstacle::Unkept { kept, failure })
             }
         }
+    }
+
+    /// The blobs that were made with a document go first: whoever is shown the document asks for them.
+    async fn keep(&self, recipe: &Recipe, derived: &Derived, blobs: &[DerivedBlob]) -> Result<Bytes, StoreFailure> {
+        for blob in blobs {
+            self.shared.store.keep_config(recipe, blob).await?;
+        }
+        self.shared.store.keep(recipe, derived.bytes.clone()).await
     }
 
     async fn remember_kept(&self, derived: Derived, recipe: Recipe, completeness: Completeness) -> Arc<Kept> {
@@ -318,12 +343,11 @@ impl Gateway {
             Format::Schema1 => Some(self.signing_key().await?),
             _ => None,
         };
-        let (derived, config, completeness) = if let Some(shape) = &order.shape {
+        let (Cooked { derived, config, gzip_layers }, completeness) = if let Some(shape) = &order.shape {
             let (derived, completeness) = self.cook_parent(&order, shape).await?;
-            (derived, None, completeness)
+            (Cooked { derived, config: None, gzip_layers: Vec::new() }, completeness)
         } else {
-            let (derived, config) = self.cook_image(&order, key.clone()).await?;
-            (derived, config, Completeness::Whole)
+            (self.cook_image(&order, key.clone()).await?, Completeness::Whole)
         };
         let recipe = Recipe {
             edition: self.shared.edition,
@@ -337,22 +361,20 @@ impl Gateway {
             derived: derived.digest.clone(),
             shape: order.shape,
             signing_key: key.map(|key| key.key_id().to_owned()),
-            layers: LayerPolicy::Stored,
-            gzip_layers: Vec::new(),
+            layers: order.layers,
+            gzip_layers,
         };
         Ok((derived, recipe, completeness))
     }
 
-    async fn cook_image(
-        &self,
-        order: &Order,
-        key: Option<Arc<SigningKey>>,
-    ) -> Result<(Derived, Option<Digest>), Obstacle> {
-        let cell = cell(&order.stored, order.target).ok_or_else(|| {
+    async fn cook_image(&self, order: &Order, key: Option<Arc<SigningKey>>) -> Result<Cooked, Obstacle> {
+        let cell = cell(order).ok_or_else(|| {
             let (from, to) = (order.stored.format(), order.target);
             Obstacle::Untranslatable(format!("there is no translation from {} to {}", from.name(), to.name()))
         })?;
         let (digest, config) = self.config(order).await?.unzip();
+        let learnt = self.learn(order, config.as_ref()).await?;
+        let gzip_layers = gzip_layers(&learnt);
         // Up to 8 MiB of JSON are hashed and written: not on a thread that others wait for.
         let order = order.clone();
         let work = move || {
@@ -362,17 +384,19 @@ impl Gateway {
                 repository: &order.repository,
                 tag: &order.tag,
                 signing_key: key.as_deref(),
-                learnt: None,
+                learnt: Some(&learnt),
             })
         };
         let derived = tokio::task::spawn_blocking(work).await.map_err(|_| Obstacle::Internal)?;
-        Ok((derived.map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?, digest))
+        let derived = derived.map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?;
+        Ok(Cooked { derived, config: digest, gzip_layers })
     }
 
-    /// The config that the cell reads, where it reads one.
+    /// The config that the cell reads, where it reads one, or that layers are held against.
     async fn config(&self, order: &Order) -> Result<Option<(Digest, Bytes)>, Obstacle> {
         let Content::Image(image) = order.stored.content() else { return Ok(None) };
-        if !translate::config_needed(&order.stored, order.target) {
+        let is_held_against = order.layers == LayerPolicy::Gzip && image.has_zstd_layers();
+        if !is_held_against && !translate::config_needed(&order.stored, order.target) {
             return Ok(None);
         }
         self.fetch_config(&order.caller, &order.repository, &image.config).await.map(Some)
@@ -424,6 +448,8 @@ impl Gateway {
             source: recipe.source.clone(),
             target: recipe.target,
             shape: recipe.shape.clone(),
+            layers: recipe.layers,
+            known: Arc::new(recipe.learnt()),
             // What another replica made of it before is what is gone.
             part: Part::Child,
         };
@@ -453,12 +479,27 @@ impl Gateway {
     }
 }
 
-/// The table's cell, and one more: a stored schema 1 under the digest of its payload, for upstreams (Amazon ECR) that know
-/// it by another. Docker 1.6 and 1.7 refuse any digest but the payload's.
-fn cell(stored: &Manifest, target: Format) -> Option<Cell> {
+/// A document that was made, with what its recipe says of the making.
+struct Cooked {
+    derived: Derived,
+    config: Option<Digest>,
+    gzip_layers: Vec<StandIn>,
+}
+
+fn gzip_layers(learnt: &Learnt) -> Vec<StandIn> {
+    let gzip = learnt.gzip.iter();
+    gzip.map(|(stored, gzip)| StandIn { stored: stored.clone(), gzip: gzip.clone() }).collect()
+}
+
+/// The table's cell, and more: an upgrade, an image in its own format with other layers, and a stored schema 1 under the
+/// digest of its payload, for upstreams (Amazon ECR) that know it by another. Docker 1.6 and 1.7 refuse any digest but the
+/// payload's.
+fn cell(order: &Order) -> Option<Cell> {
+    let (stored, target) = (&order.stored, order.target);
     match (stored.format(), target) {
         (Format::Schema1, Format::Schema1) => Some(under_payload_digest),
-        _ => translate::cell_for(stored, target),
+        (format, target) if format == target && order.layers == LayerPolicy::Gzip => Some(translate::repacked),
+        _ => translate::cell_for(stored, target).or_else(|| translate::upgrade_for(stored, target)),
     }
 }
 

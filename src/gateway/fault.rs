@@ -20,6 +20,8 @@ use super::door;
 const STORE_RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
 /// How long a client is asked to wait when too many logins are being checked, in seconds.
 const LOGIN_RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+/// How long a client is asked to wait while the layers of its image are being read, in seconds.
+const LAYERS_RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +95,9 @@ pub enum Fault {
     /// The operator does not let this repository out.
     #[error("this gateway does not serve the repository `{0}`; ask its operator for it")]
     RepositoryDenied(String),
+    /// The layers of the image are still being read for its translation. The text says how far that is.
+    #[error("the layers of this image are being read so that it can be translated: {0}; pull it again in a while")]
+    LayersInWork(String),
     /// A task of the gateway ended without an answer.
     #[error("the gateway failed while it worked on this request")]
     Internal,
@@ -131,7 +136,9 @@ impl Fault {
             Self::Refused(_) | Self::Unacceptable(_) | Self::Malformed(_) | Self::LegacyRefusal(_) => {
                 StatusCode::NOT_ACCEPTABLE
             }
-            Self::Store(_) | Self::SigningKey(_) | Self::LoginsBusy | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(_) | Self::SigningKey(_) | Self::LoginsBusy | Self::Busy(_) | Self::LayersInWork(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::LoginWanted(_) => StatusCode::UNAUTHORIZED,
             Self::TooManyLogins(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -168,6 +175,7 @@ impl Fault {
             | Self::TooManyLogins(_)
             | Self::LoginsBusy
             | Self::Busy(_)
+            | Self::LayersInWork(_)
             | Self::NotFound
             | Self::Lost
             | Self::Upstream(_)
@@ -200,6 +208,9 @@ impl Fault {
             Self::LoginWanted(_) => door::challenge(headers),
             Self::TooManyLogins(seconds) | Self::Busy(seconds) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            Self::LayersInWork(_) => {
+                headers.insert(RETRY_AFTER, LAYERS_RETRY_AFTER);
             }
             Self::LoginsBusy => {
                 headers.insert(RETRY_AFTER, LOGIN_RETRY_AFTER);

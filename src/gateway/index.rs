@@ -15,9 +15,10 @@ use crate::image::media_type::Format;
 use crate::image::oci::Index;
 use crate::image::platform::Platform;
 use crate::image::reference::Repository;
+use crate::negotiate::Upgrade;
 use crate::store::memory::Completeness;
-use crate::translate::Derived;
-use crate::translate::index::{self, Entry, Fate, Layers, Omission, Packing, Shape};
+use crate::translate::index::{self, Entry, Fate, Layers, Omission, Order as EntryOrder, Packing, Shape};
+use crate::translate::{Derived, LayerPolicy};
 use crate::upstream::Caller;
 
 use super::Gateway;
@@ -206,6 +207,13 @@ impl Gateway {
         let (made, completeness) = match shape {
             Shape::Pruned => {
                 let (dropped, completeness) = self.zstd_entries(place, &order.source, stored).await?;
+                if order.layers == LayerPolicy::Gzip && !have_siblings(stored, &dropped) {
+                    let entries = self.fates(order, shape, stored).await?;
+                    let completeness = completeness_of(&entries);
+                    let made = index::parent(stored, entries, order.target, &EntryOrder::Stored);
+                    let made = made.map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?;
+                    return Ok((made, completeness));
+                }
                 let is_left = |(position, entry): (usize, &Descriptor)| {
                     entry.role() == Role::Image && !dropped.contains(&position)
                 };
@@ -218,7 +226,7 @@ impl Gateway {
             }
             Shape::Rebuilt { order: entry_order, .. } => {
                 let entries = self.fates(order, shape, stored).await?;
-                let completeness = completeness(&entries);
+                let completeness = completeness_of(&entries);
                 (index::parent(stored, entries, order.target, entry_order), completeness)
             }
         };
@@ -236,9 +244,40 @@ impl Gateway {
             }
             _ => stored.manifests.clone(),
         };
+        let spared = self.spared(order, shape, &listed).await?;
         let entries: Vec<BoxFuture<'_, Result<Entry, Obstacle>>> =
-            listed.into_iter().map(|entry| self.fate(order, shape, entry)).collect();
+            listed
+                .into_iter()
+                .enumerate()
+                .map(|(position, entry)| {
+                    if spared.contains(&position) { left_for_a_sibling(entry) } else { self.fate(order, shape, entry) }
+                })
+                .collect();
         self.at_once(entries).await
+    }
+
+    /// The positions of images with zstd layers for which no gzip layers need be made, because there is an image for the
+    /// same platform without.
+    async fn spared(
+        self: &Arc<Self>,
+        order: &Order,
+        shape: &Shape,
+        listed: &[Descriptor],
+    ) -> Result<BTreeSet<usize>, Obstacle> {
+        if !gives_gzip(order, shape) {
+            return Ok(BTreeSet::new());
+        }
+        let place = Place { caller: &order.caller, repository: &order.repository };
+        let packings: Vec<BoxFuture<'_, Result<Option<Packing>, Obstacle>>> =
+            listed.iter().map(|entry| self.packing(place, entry)).collect();
+        let packings = self.at_once(packings).await?;
+        let zstd: BTreeSet<usize> = packings
+            .iter()
+            .enumerate()
+            .filter(|(_, packing)| **packing == Some(Packing::Zstd))
+            .map(|(position, _)| position)
+            .collect();
+        Ok(zstd.iter().copied().filter(|position| has_sibling(listed, &zstd, *position)).collect())
     }
 
     fn fate<'a>(
@@ -295,22 +334,29 @@ impl Gateway {
             (format, Format::List) => (format, Format::Schema2),
             (format, _) => (format, Format::Oci),
         };
+        let is_zstd = packing_of(child) == Packing::Zstd;
+        let is_transcoded = is_zstd && gives_gzip(order, shape);
         if let Shape::Rebuilt { layers: Layers::WithoutZstd, .. } = shape
-            && packing_of(child) == Packing::Zstd
+            && is_zstd
+            && !is_transcoded
         {
             return leave_out("its layers are compressed with zstd, which this client cannot unpack");
         }
-        if stays(child, target, shape) {
+        let stays = stays(child, target, shape);
+        if stays && !is_transcoded {
             return Ok(kept(child));
         }
-        if format == Format::Schema1 {
+        if format == Format::Schema1 && self.options.policy.layers.upgrade == Upgrade::Nothing {
             return leave_out("it is stored as schema 1, from which there is no translation");
         }
+        let target = if stays { format } else { target };
         let child_order = Order {
             stored: Arc::clone(child),
             source: digest.clone(),
             target,
             shape: None,
+            layers: if is_transcoded { LayerPolicy::Gzip } else { LayerPolicy::Stored },
+            known: Arc::default(),
             part: Part::Child,
             ..order.clone()
         };
@@ -319,7 +365,7 @@ impl Gateway {
                 let Derived { format, digest, bytes, .. } = &kept.derived;
                 Ok(Fate::Derived { format: *format, digest: digest.clone(), size: bytes.len() as u64 })
             }
-            Err(Obstacle::Untranslatable(reason)) => leave_out(&reason),
+            Err(Obstacle::Untranslatable(reason) | Obstacle::Layer(reason)) => leave_out(&reason),
             // The child was made, but it is not what was asked for, and its parent must not go out before it is kept.
             Err(Obstacle::Unkept { failure, .. }) => Err(Obstacle::Store(failure)),
             Err(obstacle) => Err(obstacle),
@@ -356,6 +402,35 @@ impl Gateway {
     }
 }
 
+fn left_for_a_sibling<'a>(listed: Descriptor) -> BoxFuture<'a, Result<Entry, Obstacle>> {
+    let (platform, fate) = (listed.known_platform().cloned(), Fate::LeftOut(Omission::SamePlatform));
+    std::future::ready(Ok(Entry { listed, platform, fate })).boxed()
+}
+
+/// Whether gzip layers are made for the images in it that have zstd ones: Docker's list knows none, and some clients
+/// unpack none.
+fn gives_gzip(order: &Order, shape: &Shape) -> bool {
+    let is_wanted = match shape {
+        Shape::Pruned | Shape::Rebuilt { layers: Layers::WithoutZstd, .. } => true,
+        Shape::Rebuilt { .. } => order.target == Format::List,
+    };
+    order.layers == LayerPolicy::Gzip && is_wanted
+}
+
+/// Every image at these positions has a sibling for its platform elsewhere.
+fn have_siblings(stored: &Index, zstd: &BTreeSet<usize>) -> bool {
+    zstd.iter().all(|position| has_sibling(&stored.manifests, zstd, *position))
+}
+
+/// The image at this position has a sibling for its platform that is at none of those with zstd layers.
+fn has_sibling(listed: &[Descriptor], zstd: &BTreeSet<usize>, position: usize) -> bool {
+    let Some(platform) = listed.get(position).and_then(Descriptor::known_platform) else { return false };
+    let is_sibling = |(other, entry): (usize, &Descriptor)| {
+        !zstd.contains(&other) && entry.role() == Role::Image && entry.known_platform() == Some(platform)
+    };
+    listed.iter().enumerate().any(is_sibling)
+}
+
 /// The child needs no translation: it is in the target's own format, or the client reads it as it is.
 fn stays(child: &Manifest, target: Format, shape: &Shape) -> bool {
     let is_read = |format: Format| match shape {
@@ -378,7 +453,7 @@ fn packing_of(child: &Manifest) -> Packing {
     }
 }
 
-fn completeness(entries: &[Entry]) -> Completeness {
+fn completeness_of(entries: &[Entry]) -> Completeness {
     let is_missing = |entry: &Entry| matches!(entry.fate, Fate::LeftOut(Omission::Missing));
     if entries.iter().any(is_missing) { Completeness::Partial } else { Completeness::Whole }
 }

@@ -51,7 +51,7 @@ pub(super) enum FromCache {
 }
 
 /// What the upstream says to a caller who wants a blob that it is not asked for.
-enum Verdict {
+pub(super) enum Verdict {
     Yes,
     /// It does not answer such questions.
     NotSaid,
@@ -111,7 +111,12 @@ impl Gateway {
 
     /// The permission check: the upstream's word, or one that it gave lately where it is good for everybody. Where it
     /// cannot be asked an older one will do there, for as long as the operator says.
-    async fn may_see(&self, exchange: &Exchange, repository: &Repository, digest: &Digest) -> Result<Verdict, Fault> {
+    pub(super) async fn may_see(
+        &self,
+        exchange: &Exchange,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Verdict, Fault> {
         if self.upstream.permission() == Permission::Upstream {
             return self.ask_to_see(exchange, repository, digest).await;
         }

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 
 use crate::image::media_type::Format;
 use crate::store::blobs::Broken;
-use crate::upstream::Errand;
+use crate::upstream::trace::OpenSpan;
+use crate::upstream::{Errand, X_REQUEST_ID};
 
 use super::Gateway;
 use super::body::Body;
@@ -21,11 +22,7 @@ use super::exchange::{Neighbour, Transport, client_address};
 use super::metrics::http::{AbortedBy, Counters, Measured};
 use super::metrics::{InFlight, MethodLabel, RouteLabel};
 use super::record::{Outcome, Record};
-
-/// The name that somebody before the gateway gave to a request.
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// How long such a name may be, in bytes; a longer one is not repeated.
-const REQUEST_ID_BYTES_MAX: usize = 128;
+use super::shared::Shared;
 
 /// A request that is under way. Whenever it is dropped, it is over: the server drops the work on a request when its client
 /// leaves, and a body when its last byte went out or nobody wants it any more.
@@ -33,6 +30,7 @@ pub(super) struct Passage {
     started: Instant,
     request: Asked,
     errand: Arc<Errand>,
+    span: Option<OpenSpan>,
     counters: Arc<Counters>,
     /// None where it reached none.
     gateway: Option<Arc<Gateway>>,
@@ -51,7 +49,6 @@ struct Asked {
     transport: Transport,
     address: IpAddr,
     user_agent: Option<HeaderValue>,
-    id: Option<HeaderValue>,
 }
 
 /// What is known of an answer once its head is made.
@@ -77,7 +74,7 @@ enum End {
 
 impl Passage {
     /// A request whose head has arrived from behind this neighbour.
-    pub(super) fn begin(head: &Parts, neighbour: Neighbour, counters: &Arc<Counters>) -> Self {
+    pub(super) fn begin(head: &Parts, neighbour: Neighbour, shared: &Shared) -> Self {
         let started = Instant::now();
         let route = RouteLabel::of(head.uri.path());
         let request = Asked {
@@ -88,11 +85,12 @@ impl Passage {
             transport: neighbour.transport,
             address: client_address(&head.headers, neighbour),
             user_agent: head.headers.get(USER_AGENT).cloned(),
-            id: request_id(&head.headers),
         };
+        let counters = Arc::clone(&shared.metrics.nobodys);
         let in_flight = Some(counters.begin(route));
-        let (errand, counters) = (Errand::begin(&head.headers), Arc::clone(counters));
-        Self { started, request, errand, counters, gateway: None, in_flight, answer: None, end: End::Open }
+        let errand = Errand::begin(&head.headers, shared.spans.as_ref());
+        let span = errand.span();
+        Self { started, request, errand, span, counters, gateway: None, in_flight, answer: None, end: End::Open }
     }
 
     /// It is for this upstream.
@@ -122,6 +120,9 @@ impl Passage {
         let expected = response.body().size_hint().exact();
         let Record { outcome, .. } = &mut record;
         let outcome = Arc::new(std::mem::take(outcome));
+        if let Some(request_id) = self.errand.request_id() {
+            response.headers_mut().insert(X_REQUEST_ID, request_id.clone());
+        }
         response.extensions_mut().insert(Arc::clone(&outcome));
         self.answer = Some(Answer { status, to_head, client, record, outcome, expected, sent: 0 });
         response.map(|body| body.ending(self))
@@ -173,14 +174,46 @@ impl Drop for Passage {
             self.counters.aborted(*route, by);
         }
         drop(self.in_flight.take());
+        if let Some(span) = self.span.take() {
+            self.trace(span, aborted);
+        }
         self.log(whole, aborted);
+    }
+}
+
+impl Passage {
+    /// Ends the span, with what the log says too, as far as it is of use to whoever compares requests.
+    fn trace(&self, mut span: OpenSpan, aborted: Option<AbortedBy>) {
+        let Asked { method, uri, route, transport, .. } = &self.request;
+        let (method, answer) = (MethodLabel::of(method).as_str(), self.answer.as_ref());
+        span.name(format!("{method} {}", route.as_str()));
+        span.note("http.request.method", Some(method));
+        span.note("http.route", Some(route.as_str()));
+        span.note("url.path", Some(uri.path()));
+        span.note("url.scheme", Some(if *transport == Transport::Tls { "https" } else { "http" }));
+        span.note("http.response.status_code", answer.map(|answer| answer.status.as_u16()));
+        span.note("http.response.body.size", answer.map(|answer| answer.sent));
+        span.note("schemabridge.upstream", Some(self.counters.upstream()));
+        span.note("schemabridge.client", answer.and_then(|answer| answer.client));
+        span.note("schemabridge.request_id", self.errand.request_id().and_then(|id| id.to_str().ok()));
+        span.note("schemabridge.aborted_by", aborted.map(AbortedBy::as_str));
+        if let Some(outcome) = answer.map(|answer| &*answer.outcome) {
+            span.note("schemabridge.stored", outcome.stored.map(Format::word));
+            span.note("schemabridge.served", outcome.served.map(Format::word));
+            span.note("schemabridge.why", outcome.why);
+            span.note("schemabridge.cache", outcome.cache);
+            span.note("schemabridge.digest", outcome.digest.as_deref());
+        }
+        if aborted == Some(AbortedBy::Source) || answer.is_some_and(|answer| answer.status.is_server_error()) {
+            span.fail();
+        }
     }
 }
 
 impl Passage {
     /// Writes the access log line. Never the query, which can hold a token, nor a header with credentials.
     fn log(&self, whole: Duration, aborted: Option<AbortedBy>) {
-        let Asked { method, uri, route, version, transport, address, user_agent, id } = &self.request;
+        let Asked { method, uri, route, version, transport, address, user_agent } = &self.request;
         let answer = self.answer.as_ref();
         let record = answer.map(|answer| &answer.record);
         let outcome = answer.map(|answer| &*answer.outcome);
@@ -212,7 +245,7 @@ impl Passage {
                     duration_ms = milliseconds(whole),
                     upstream_ms = upstream.map(|(waited, _)| milliseconds(waited)),
                     upstream_status = upstream.map(|(_, status)| status),
-                    request_id = id.as_ref().and_then(|id| id.to_str().ok()),
+                    request_id = self.errand.request_id().and_then(|id| id.to_str().ok()),
                     trace_id = self.errand.trace_id(),
                     peer = %address,
                     protocol = protocol(*version),
@@ -236,12 +269,4 @@ const fn protocol(version: Version) -> &'static str {
         Version::HTTP_10 => "http/1.0",
         _ => "http/1.1",
     }
-}
-
-/// The name that the request came with, if it is one: short, and of characters that mean nothing anywhere.
-fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let named = headers.get(X_REQUEST_ID)?;
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
-    let is_name = (1..=REQUEST_ID_BYTES_MAX).contains(&named.len()) && named.as_bytes().iter().all(is_plain);
-    is_name.then(|| named.clone())
 }

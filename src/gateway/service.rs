@@ -118,7 +118,7 @@ impl Service {
         let named = name_host_once(&mut head);
         let neighbour = table.neighbour(peer.into(), &head);
         let metrics = &self.shared.metrics;
-        let passage = Box::new(Passage::begin(&head, neighbour, &metrics.nobodys));
+        let passage = Box::new(Passage::begin(&head, neighbour, &self.shared));
         if let Err(fault) = named {
             return self.refused(fault, &head, passage);
         }

@@ -11,7 +11,9 @@ use crate::translate::EDITION;
 use crate::translate::sign::SigningKey;
 use crate::upstream::UnusableUpstream;
 use crate::upstream::route::AmbiguousNames;
+use crate::upstream::trace::Spans;
 
+use super::layers::{LayerLimits, Layers};
 use super::legacy::Refusals;
 use super::metrics::Metrics;
 use super::seen::Seen;
@@ -33,6 +35,10 @@ pub struct SharedOptions {
     /// The edition of the translator, under which documents are kept. Default [`EDITION`]; another is for whoever wants to
     /// see what becomes of the digests of one edition in the hands of the next.
     pub edition: u32,
+    /// How much work on layers there may be, where any is let do.
+    pub layers: LayerLimits,
+    /// Where spans of requests go. Default nowhere.
+    pub spans: Option<Spans>,
 }
 
 impl Default for SharedOptions {
@@ -44,6 +50,8 @@ impl Default for SharedOptions {
             manifests: ManifestLimits::default(),
             signing_key: None,
             edition: EDITION,
+            layers: LayerLimits::default(),
+            spans: None,
         }
     }
 }
@@ -76,10 +84,12 @@ pub struct Shared {
     pub(super) blob_cache: Option<BlobCache>,
     pub(super) turns: Turns,
     pub(super) edition: u32,
+    pub(super) spans: Option<Spans>,
     pub(super) signing_key: Arc<OnceCell<Arc<SigningKey>>>,
     pub(super) refusals: Arc<Refusals>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) seen: Arc<Seen>,
+    pub(super) layers: Arc<Layers>,
     pub(super) cache_bytes: u64,
 }
 
@@ -97,10 +107,12 @@ impl Shared {
             blob_cache: options.blob_cache.as_ref().map(BlobCache::open).transpose()?,
             turns: Turns::new(&options.manifests),
             edition: options.edition,
+            spans: options.spans.clone(),
             signing_key: Arc::new(OnceCell::new_with(options.signing_key.clone())),
             refusals: Arc::default(),
             metrics: Arc::default(),
             seen: Arc::default(),
+            layers: Arc::new(Layers::new(options.layers)),
             cache_bytes: options.cache_bytes,
         })
     }

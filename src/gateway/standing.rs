@@ -3,6 +3,7 @@
 use crate::store::State;
 use crate::upstream;
 
+use super::layers::Shown;
 use super::{Callers, Gateway, Service};
 
 /// How the gateway stands.
@@ -19,6 +20,8 @@ pub struct Standing {
     pub memory: Fill,
     /// What the cache of blobs keeps, where there is one.
     pub blob_cache: Option<Fill>,
+    /// Work on the layers of images that is under way, the oldest first.
+    pub work: Vec<Shown>,
 }
 
 /// How one upstream stands.
@@ -60,6 +63,7 @@ impl Service {
             store_state: shared.store.state(),
             memory: Fill { entries, bytes, bytes_max: shared.cache_bytes },
             blob_cache: blobs,
+            work: shared.layers.shown(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use crate::image::media_type::Format;
 
 use super::accept::Presence;
-use super::client::Client;
+use super::client::{Client, Transcode, Upgrade};
 use super::clients::{Mode, Quirk};
 use super::formats::Formats;
 use super::refusal::Refusal;
@@ -75,6 +75,8 @@ pub enum Why {
     CannotRead,
     /// The client reads the stored form, but not with these parts in it.
     ForeignParts,
+    /// The client reads the stored form, but not layers compressed with zstd.
+    ZstdLayers,
 }
 
 impl Why {
@@ -90,6 +92,7 @@ impl Why {
             Self::NothingKnown => "lenient: no known type in Accept",
             Self::CannotRead => "the client does not read the stored format",
             Self::ForeignParts => "the client does not read the stored format with OCI parts in it",
+            Self::ZstdLayers => "the client does not read layers compressed with zstd",
         }
     }
 }
@@ -114,6 +117,10 @@ pub fn choose(stored: &Stored, client: &Client) -> Choice {
     let format = stored.counts_as(client);
     if format == stored.format && stored.is_in(client.usable()) {
         return match zstd(stored, client) {
+            Some(_) if transcodes(client) => {
+                let candidates = vec![Candidate { target: format, scope: Scope::Whole }];
+                Choice::Derive { candidates, why: Why::ZstdLayers }
+            }
             Some(refusal) => Choice::Refuse(refusal),
             None => Choice::AsStored { why: why_readable(client) },
         };
@@ -147,6 +154,23 @@ pub fn objection(image: &Stored, client: &Client) -> Option<Refusal> {
     zero_layers(image, client).or_else(|| zstd(image, client))
 }
 
+/// Whether gzip layers must stand for the zstd ones of a single image before `client` can read it as `target`, and the
+/// operator lets them.
+pub fn is_transcoded(image: &Stored, client: &Client, target: Format) -> bool {
+    matches!(image.content, StoredContent::Image { zstd: true, .. }) && wants_gzip(image, client, target)
+}
+
+/// The same for stored schema 1 that is upgraded: what its layers are, only they tell.
+pub fn is_transcoded_when_upgraded(image: &Stored, client: &Client, target: Format) -> bool {
+    image.format == Format::Schema1 && target != Format::Schema1 && wants_gzip(image, client, target)
+}
+
+fn wants_gzip(image: &Stored, client: &Client, target: Format) -> bool {
+    let is_translated = image.counts_as(client) != target;
+    let is_target = is_translated && matches!(target, Format::Schema1 | Format::Schema2);
+    transcodes(client) && (is_target || client.has(Quirk::NoZstd))
+}
+
 /// Schema 1 is all that there is for `client`, and the operator denies it: it is stored, or it is the only candidate.
 fn is_denied(stored: &Stored, client: &Client) -> bool {
     if client.schema1() == Schema1::Allowed {
@@ -155,7 +179,7 @@ fn is_denied(stored: &Stored, client: &Client) -> bool {
     let (format, usable) = (stored.counts_as(client), client.usable());
     let reads_stored = format == stored.format && stored.is_in(usable);
     let has_candidate = |formats| !candidates(format, formats, client).is_empty();
-    stored.format == Format::Schema1
+    (stored.format == Format::Schema1 && !has_candidate(usable))
         || (client.mode() != Mode::Probe && !reads_stored && !has_candidate(usable) && has_candidate(client.readable()))
 }
 
@@ -167,6 +191,10 @@ fn zero_layers(image: &Stored, client: &Client) -> Option<Refusal> {
 fn zstd(image: &Stored, client: &Client) -> Option<Refusal> {
     let zstd = matches!(image.content, StoredContent::Image { zstd: true, .. });
     (zstd && client.has(Quirk::NoZstd)).then(|| Refusal::zstd(image.format, client))
+}
+
+fn transcodes(client: &Client) -> bool {
+    client.layers().transcode == Transcode::Zstd
 }
 
 fn why_readable(client: &Client) -> Why {
@@ -182,7 +210,7 @@ fn why_readable(client: &Client) -> Why {
 /// with the fewest changes. Real lists of qualities are inverted nonsense, so they order only what an unknown client gets.
 fn candidates(format: Format, usable: Formats, client: &Client) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> =
-        nearest(format).iter().copied().filter(|candidate| usable.contains(candidate.target)).collect();
+        nearest(format, client).iter().copied().filter(|candidate| usable.contains(candidate.target)).collect();
     if !client.is_known() {
         candidates.sort_by_key(|candidate| Reverse(client.accept().quality(candidate.target)));
     }
@@ -190,7 +218,7 @@ fn candidates(format: Format, usable: Formats, client: &Client) -> Vec<Candidate
 }
 
 /// What a document of `format` can be turned into, the nearest first.
-const fn nearest(format: Format) -> &'static [Candidate] {
+fn nearest(format: Format, client: &Client) -> &'static [Candidate] {
     const fn whole(target: Format) -> Candidate {
         Candidate { target, scope: Scope::Whole }
     }
@@ -205,6 +233,10 @@ const fn nearest(format: Format) -> &'static [Candidate] {
         }
         Format::Index => {
             const { &[whole(Format::List), child(Format::Oci), child(Format::Schema2), child(Format::Schema1)] }
+        }
+        // The table has no answer; an upgrade is the operator's policy.
+        Format::Schema1 if client.layers().upgrade == Upgrade::Schema1 => {
+            const { &[whole(Format::Oci), whole(Format::Schema2)] }
         }
         Format::Schema1 | Format::Artifact => &[],
     }

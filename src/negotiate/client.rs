@@ -28,6 +28,8 @@ pub struct Policy {
     /// The order in which variants are tried for an `arm` client, none of which says its variant: the one that runs
     /// everywhere first. `None` is an entry without a variant.
     pub arm_variants: Vec<Option<String>>,
+    /// Whether layers are read for clients that cannot use an image otherwise.
+    pub layers: LayerWork,
 }
 
 impl Default for Policy {
@@ -38,6 +40,7 @@ impl Default for Policy {
             platforms: Vec::new(),
             platform: Platform::linux_amd64(),
             arm_variants: vec![Some("v6".into()), Some("v5".into()), None, Some("v7".into())],
+            layers: LayerWork::default(),
         }
     }
 }
@@ -52,6 +55,42 @@ pub enum WithoutAccept {
     Schema1,
 }
 
+/// What the operator opts in to that reads layers. Default: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LayerWork {
+    /// For clients that cannot read schema 1.
+    pub upgrade: Upgrade,
+    /// For clients and formats that cannot read layers as they are compressed.
+    pub transcode: Transcode,
+}
+
+/// What is upgraded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Upgrade {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Stored schema 1.
+    Schema1,
+}
+
+/// What is transcoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transcode {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Layers compressed with zstd, to gzip.
+    Zstd,
+}
+
+impl LayerWork {
+    /// Whether any layer is ever read.
+    pub fn are_read(self) -> bool {
+        self != Self::default()
+    }
+}
+
 /// What one request's headers say about who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
@@ -64,6 +103,7 @@ pub struct Client {
     platform: WantedPlatform,
     platform_source: PlatformSource,
     without_accept: WithoutAccept,
+    layers: LayerWork,
 }
 
 /// Who said what a client's platform is.
@@ -115,6 +155,7 @@ impl Client {
             platform: WantedPlatform::new(platform, &policy.arm_variants).on_windows_build(user_agent.windows_build()),
             platform_source,
             without_accept: policy.without_accept,
+            layers: policy.layers,
         }
     }
 
@@ -167,6 +208,11 @@ impl Client {
     /// Whether the client has `quirk`.
     pub fn has(&self, quirk: Quirk) -> bool {
         self.recognised.is_some_and(|recognised| recognised.rule.quirks.contains(&quirk))
+    }
+
+    /// What layers are read for, for this client as for any other.
+    pub fn layers(&self) -> LayerWork {
+        self.layers
     }
 
     /// How the client's `Accept` counts.

@@ -19,11 +19,11 @@ mod stored;
 pub mod user_agent;
 
 pub use choose::{Candidate, Choice, Scope, Why, choose};
-pub use client::{Client, Policy, WithoutAccept};
+pub use client::{Client, LayerWork, Policy, Transcode, Upgrade, WithoutAccept};
 pub use formats::Formats;
 pub use glob::Glob;
 pub use platform::{NoPlatform, PlatformRule, WantedPlatform};
-pub use refusal::Refusal;
+pub use refusal::{Refusal, TRANSCODING_WOULD_HELP};
 pub use rules::{
     Asks, ClientRule, InvalidClientRule, InvalidUserAgentGlob, Schema1, Senders, Treatment, UserAgentGlob,
 };

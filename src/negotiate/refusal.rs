@@ -4,9 +4,15 @@ use std::fmt;
 
 use crate::image::media_type::Format;
 
-use super::client::Client;
+use super::client::{Client, LayerWork, Transcode, Upgrade};
 use super::formats::Formats;
 use super::platform::NoPlatform;
+
+/// What an operator who has not opted in to upgrades could do. Ends a sentence.
+const UPGRADE_WOULD_HELP: &str = "; the operator of this gateway can have it translated with `--upgrade-schema1`";
+/// What an operator who has not opted in to transcoding could do. Ends a sentence.
+pub const TRANSCODING_WOULD_HELP: &str =
+    "; the operator of this gateway can have gzip layers made for it with `--transcode zstd`";
 
 /// Why a client gets nothing. `Display` is the text of the 406, which Docker prints as it is: what is stored, what the
 /// client reads, what to do.
@@ -16,6 +22,8 @@ pub struct Refusal {
     stored: Format,
     reads: Formats,
     reason: Reason,
+    /// What the operator opted in to.
+    layers: LayerWork,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,13 +88,18 @@ impl Refusal {
     }
 
     fn new(stored: Format, client: &Client, reason: Reason) -> Self {
-        Self { client: client.to_string(), stored, reads: client.usable(), reason }
+        Self { client: client.to_string(), stored, reads: client.usable(), reason, layers: client.layers() }
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client, stored, reads, reason } = self;
+        let Self { client, stored, reads, reason, layers } = self;
+        let upgrade = match (stored, layers.upgrade) {
+            (Format::Schema1, Upgrade::Nothing) => UPGRADE_WOULD_HELP,
+            _ => "",
+        };
+        let transcoding = if layers.transcode == Transcode::Nothing { TRANSCODING_WOULD_HELP } else { "" };
         let stored_name = stored.name();
         match reason {
             Reason::Unreadable if *stored == Format::Artifact => write!(
@@ -97,12 +110,12 @@ impl fmt::Display for Refusal {
             Reason::Unreadable => write!(
                 formatter,
                 "this image is stored as {stored_name}, and {client} reads only {reads}; \
-                 pull it with a client that reads the stored format, or push it again in a newer format"
+                 pull it with a client that reads the stored format, or push it again in a newer format{upgrade}"
             ),
             Reason::OnlyOci => write!(
                 formatter,
                 "this image is stored as {stored_name}, from which there is no translation, and {client} accepts only \
-                 OCI types; build it again with a current tool, or copy it with `skopeo copy --format oci`"
+                 OCI types; build it again with a current tool, or copy it with `skopeo copy --format oci`{upgrade}"
             ),
             Reason::ZeroLayers => write!(
                 formatter,
@@ -112,7 +125,7 @@ impl fmt::Display for Refusal {
             Reason::Zstd => write!(
                 formatter,
                 "this image has layers compressed with zstd, which {client} cannot unpack; \
-                 push it again with gzip layers, or pull it with a newer client (Docker 23, containerd 1.5)"
+                 push it again with gzip layers, or pull it with a newer client (Docker 23, containerd 1.5){transcoding}"
             ),
             Reason::Schema1Denied if *stored == Format::Schema1 => write!(
                 formatter,

@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -30,7 +29,6 @@ use super::tls::Tls;
 pub(super) struct Connection<Answer> {
     pub(super) peer: Peer,
     pub(super) answer: Answer,
-    pub(super) watcher: Watcher,
     pub(super) places: Places,
     /// Taken until its end.
     pub(super) _place: Place,
@@ -73,28 +71,48 @@ impl<Answer> Connection<Answer> {
         Body: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
         Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (peer, places) = (self.peer, self.places.clone());
+        // Thousands may wait here: each stage has its room only while it lasts, and none keeps room for all the others.
         match (accepted, tls) {
             (Accepted::Unix(stream), _) => {
-                self.serve(Ready { stream, protocol: Protocol::Http1, extensions: Extensions::new() }).await;
+                let ready = Ready { stream, protocol: Protocol::Http1, extensions: Extensions::new() };
+                Box::pin(self.serve(ready, stop)).await;
             }
-            (Accepted::Network(stream), None) => {
-                match stop.until_closing(plain(stream, self.places.limits().header_timeout)).await {
-                    Some(Ok(Some(ready))) => self.serve(ready).await,
-                    Some(Err(error)) => tracing::debug!(%peer, %error, "a connection ended before a request"),
-                    Some(Ok(None)) | None => {}
-                }
-            }
-            (Accepted::Network(stream), Some(tls)) => match stop.until_closing(secure(stream, &tls)).await {
-                Some(Ok(ready)) => self.serve(ready).await,
-                Some(Err(error)) => not_begun(&places, peer, &error),
-                None => {}
-            },
+            (Accepted::Network(stream), None) => Box::pin(self.begin_plain(stream, stop)).await,
+            (Accepted::Network(stream), Some(tls)) => Box::pin(self.begin_secure(stream, tls, stop)).await,
+        }
+    }
+
+    async fn begin_plain<Answered, Body>(self, stream: TcpStream, stop: &Stop)
+    where
+        Answer: Fn(Request<Incoming>, Peer) -> Answered + Send + 'static,
+        Answered: Future<Output = Response<Body>> + Send + 'static,
+        Body: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+        Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let opening = Box::pin(plain(stream, self.places.limits().header_timeout));
+        match stop.until_closing(opening).await {
+            Some(Ok(Some(ready))) => Box::pin(self.serve(ready, stop)).await,
+            Some(Err(error)) => not_begun(&self.places, self.peer, &error),
+            Some(Ok(None)) | None => {}
+        }
+    }
+
+    async fn begin_secure<Answered, Body>(self, stream: TcpStream, tls: Tls, stop: &Stop)
+    where
+        Answer: Fn(Request<Incoming>, Peer) -> Answered + Send + 'static,
+        Answered: Future<Output = Response<Body>> + Send + 'static,
+        Body: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+        Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match stop.until_closing(Box::pin(secure(stream, tls))).await {
+            Some(Ok(ready)) => Box::pin(self.serve(ready, stop)).await,
+            Some(Err(error)) => not_begun(&self.places, self.peer, &error),
+            None => {}
         }
     }
 
     /// Answers requests until either side has had enough.
-    async fn serve<Stream, Answered, Body>(self, ready: Ready<Stream>)
+    async fn serve<Stream, Answered, Body>(self, ready: Ready<Stream>, stop: &Stop)
     where
         Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         Answer: Fn(Request<Incoming>, Peer) -> Answered + Send + 'static,
@@ -102,7 +120,7 @@ impl<Answer> Connection<Answer> {
         Body: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
         Body::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Self { peer, answer, watcher, places, _place } = self;
+        let Self { peer, answer, places, _place } = self;
         let Ready { stream, protocol, extensions } = ready;
         let watch = Watch::new(*places.limits(), protocol.requests());
         let (stream, requests) = (TokioIo::new(watch.over(stream)), watch.clone());
@@ -114,12 +132,12 @@ impl<Answer> Connection<Answer> {
         });
         let ended = match protocol {
             Protocol::Http1 => {
-                let served = watcher.watch(http1(places.limits()).serve_connection(stream, service));
-                watch.until_overdue(served).await
+                let served = http1(places.limits()).serve_connection(stream, service);
+                Box::pin(watch.until_overdue(served, stop.closing())).await
             }
             Protocol::Http2 => {
-                let builder = http2::Settings::DEFAULT.builder();
-                watch.until_overdue(watcher.watch(builder.serve_connection(stream, service))).await
+                let served = http2::Settings::within(places.limits()).builder().serve_connection(stream, service);
+                Box::pin(watch.until_overdue(served, stop.closing())).await
             }
         };
         match ended {
@@ -153,8 +171,8 @@ async fn plain(stream: TcpStream, header_timeout: Duration) -> io::Result<Option
 }
 
 /// A client of TLS, when hands are shaken. One that begins with a request is told so.
-async fn secure(stream: TcpStream, tls: &Tls) -> io::Result<Ready<impl AsyncRead + AsyncWrite + Unpin + Send + use<>>> {
-    tokio::time::timeout(tls.handshake_timeout(), shaken(stream, tls))
+async fn secure(stream: TcpStream, tls: Tls) -> io::Result<Ready<impl AsyncRead + AsyncWrite + Unpin + Send + use<>>> {
+    tokio::time::timeout(tls.handshake_timeout(), shaken(stream, &tls))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))?
 }
@@ -170,7 +188,7 @@ async fn shaken(stream: TcpStream, tls: &Tls) -> io::Result<Ready<impl AsyncRead
         // A client that says nothing knows no other.
         _ => Protocol::Http1,
     };
-    Ok(Ready { stream, protocol, extensions })
+    Ok(Ready { stream: Box::new(stream), protocol, extensions })
 }
 
 fn http1(limits: &Limits) -> http1::Builder {

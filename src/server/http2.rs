@@ -5,6 +5,8 @@ use std::time::Duration;
 use hyper::server::conn::http2::Builder;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::limits::Limits;
+
 /// How many requests may be under way on a connection. Clients ask for a handful of layers at once; a node that pulls many
 /// images does it over one connection.
 pub const STREAMS_MAX: u32 = 128;
@@ -64,6 +66,11 @@ impl Settings {
         unseen_resets_max: UNSEEN_RESETS_MAX,
         faulty_streams_max: FAULTY_STREAMS_MAX,
     };
+
+    /// Every setting at its default, but for what is limited for every protocol.
+    pub(super) fn within(limits: &Limits) -> Self {
+        Self { head_bytes_max: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX), ..Self::DEFAULT }
+    }
 
     /// What speaks HTTP/2 within these.
     pub(super) fn builder(&self) -> Builder<TokioExecutor> {

@@ -3,17 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Response;
 use http_body::{Frame, SizeHint};
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::limits::Limits;
 use super::metrics::Overdue;
+
+/// How long a client that was told that its connection is over may take to close it, on which no request is.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How requests come on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +40,10 @@ pub(super) struct Watch {
 struct State {
     /// Requests that are not answered whole.
     underway: usize,
-    /// The first may not have come yet.
     idle_since: Instant,
+    /// The client was told that the connection is over.
+    is_leaving: bool,
+    /// Of the first request it is the beginning of the connection.
     head_since: Option<Instant>,
     write_since: Option<Instant>,
     /// Answers of which something was handed over that the client does not let go out, each by its number.
@@ -51,7 +58,8 @@ impl Watch {
         let state = State {
             underway: 0,
             idle_since: now,
-            head_since: (requests == Requests::InTurn).then_some(now),
+            is_leaving: false,
+            head_since: Some(now),
             write_since: None,
             handed_since: BTreeMap::new(),
             next_number: 0,
@@ -73,14 +81,45 @@ impl Watch {
         Underway { number: state.next_number, watch: self.clone() }
     }
 
-    /// Serves until the end, or until the client has let it wait for too long.
-    pub(super) async fn until_overdue<Served: Future>(&self, served: Served) -> Result<Served::Output, Overdue> {
-        tokio::select! {
-            // What came in time goes first.
-            biased;
-            output = served => Ok(output),
-            overdue = self.overdue() => Err(overdue),
+    /// Serves until the end, which begins when there is nothing under way after `closing`, or until the client has let it
+    /// wait for too long.
+    pub(super) async fn until_overdue<Served: GracefulConnection>(
+        &self,
+        served: Served,
+        closing: impl Future<Output = ()>,
+    ) -> Result<Served::Output, Overdue> {
+        let (mut served, mut closing) = (pin!(served), pin!(closing));
+        let (mut is_closing, mut left) = (false, None);
+        loop {
+            tokio::select! {
+                // What came in time goes first.
+                biased;
+                output = &mut served => return left.map_or(Ok(output), Err),
+                () = &mut closing, if !is_closing => {
+                    is_closing = true;
+                    served.as_mut().graceful_shutdown();
+                }
+                // Who sends without a pause uses up what a task may do in one turn, in which no other time would run out.
+                overdue = tokio::task::unconstrained(self.overdue()) => {
+                    if left.is_some() || !self.takes_leave(overdue) {
+                        return Err(overdue);
+                    }
+                    left = Some(overdue);
+                    served.as_mut().graceful_shutdown();
+                }
+            }
         }
+    }
+
+    /// Whether there is something to say before the connection is cut. A client whose requests come side by side may be
+    /// sending one, and must know that nobody has looked at it.
+    fn takes_leave(&self, overdue: Overdue) -> bool {
+        let is_told = self.requests == Requests::Together && overdue == Overdue::Idle;
+        if is_told {
+            let mut state = self.state();
+            (state.is_leaving, state.idle_since) = (true, Instant::now());
+        }
+        is_told
     }
 
     async fn overdue(&self) -> Overdue {
@@ -126,7 +165,8 @@ impl State {
     fn deadline(&self, limits: &Limits) -> Option<(Instant, Overdue)> {
         let head = self.head_since.map(|since| (since + limits.header_timeout, Overdue::Head));
         let is_idle = self.underway == 0 && head.is_none();
-        let idle = is_idle.then(|| (self.idle_since + limits.keep_alive_timeout, Overdue::Idle));
+        let longest = if self.is_leaving { FAREWELL_TIMEOUT } else { limits.keep_alive_timeout };
+        let idle = is_idle.then(|| (self.idle_since + longest.min(limits.keep_alive_timeout), Overdue::Idle));
         let stalled = self.write_since.into_iter().chain(self.handed_since.values().copied()).min();
         let answer = stalled.map(|since| (since + limits.body_idle_timeout, Overdue::Answer));
         [head, idle, answer].into_iter().flatten().min_by_key(|(deadline, _)| *deadline)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -13,6 +13,8 @@ use super::metrics::{Metrics, Refused};
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// How many of them one address has.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1024;
+/// How many connections the operator's listener has.
+pub const ADMIN_CONNECTIONS_MAX: usize = 256;
 /// How long the head of a request may take to arrive, the first also to begin.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection may have no request on it.
@@ -23,6 +25,9 @@ pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const HEADERS_MAX: usize = 128;
 /// How many bytes the head of a request may have.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// How long the log is silent about connections that wait when it has said so once.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Files that are not connections of clients: the store, the log, connections to upstreams that are kept.
 const OTHER_FILES: usize = 256;
@@ -63,6 +68,13 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What the operator's listener has. It is one address or a few, and no flood of clients takes its places.
+    pub fn of_admin() -> Self {
+        Self { connections: ADMIN_CONNECTIONS_MAX, connections_per_address: None, ..Self::default() }
+    }
+}
+
 /// How many connections there may be where the system lets the process open so many files: [`CONNECTIONS_MAX`], or as many
 /// as leave room for what else it opens.
 pub fn connections_within(open_files: usize) -> usize {
@@ -84,7 +96,15 @@ struct Shared {
     limits: Limits,
     free: Arc<Semaphore>,
     taken: Mutex<HashMap<Address, usize>>,
+    waited: Mutex<Waited>,
     metrics: Metrics,
+}
+
+/// Connections that waited and that the log has said nothing of.
+#[derive(Debug, Default)]
+struct Waited {
+    unsaid: u64,
+    said_at: Option<Instant>,
 }
 
 /// What counts as one address: whoever has one of IPv6 has the 2⁶⁴ beside it too.
@@ -116,7 +136,7 @@ impl Places {
     /// Places within these limits, counted there.
     pub fn new(limits: Limits, metrics: Metrics) -> Self {
         let free = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-        Self(Arc::new(Shared { limits, free, taken: Mutex::default(), metrics }))
+        Self(Arc::new(Shared { limits, free, taken: Mutex::default(), waited: Mutex::default(), metrics }))
     }
 
     /// The limits that hold.
@@ -147,17 +167,40 @@ impl Places {
         self.0.metrics.opened();
         let free = Arc::clone(&self.0.free);
         if free.available_permits() == 0 {
-            self.0.metrics.waited();
-            let connections = self.0.limits.connections;
-            tracing::warn!(connections, "as many connections are open as may be: the next waits until one ends");
+            self.0.waits();
         }
         Some(Place { _permit: free.acquire_owned().await.ok()?, _counted: counted })
     }
 }
 
 impl Shared {
+    fn waits(&self) {
+        self.metrics.waited();
+        let to_say = self.waited.lock().unwrap_or_else(PoisonError::into_inner).another(Instant::now());
+        if let Some(waited) = to_say {
+            let connections = self.limits.connections;
+            tracing::warn!(
+                connections,
+                waited,
+                "as many connections are open as may be: one more waits until one ends"
+            );
+        }
+    }
+
     fn taken(&self) -> MutexGuard<'_, HashMap<Address, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waited {
+    /// Counts one more. How many there were since the log last said so, if it may again.
+    fn another(&mut self, now: Instant) -> Option<u64> {
+        self.unsaid += 1;
+        if self.said_at.is_some_and(|said_at| now < said_at + WARNING_INTERVAL) {
+            return None;
+        }
+        self.said_at = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
@@ -227,6 +270,13 @@ mod tests {
         drop(held);
         assert!(waiting.await.unwrap());
         assert!(places.0.taken().is_empty());
+    }
+
+    #[test]
+    fn the_log_says_once_a_minute_how_many_waited() {
+        let (mut waited, start) = (Waited::default(), Instant::now());
+        let said = [0, 1, 59, 60, 61, 300].map(|second| waited.another(start + Duration::from_secs(second)));
+        assert_eq!(said, [Some(1), None, None, Some(3), None, Some(2)]);
     }
 
     #[test]

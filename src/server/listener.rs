@@ -1,12 +1,14 @@
 //! Where clients connect.
 
 use std::io;
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::gateway::Peer;
 
-use super::limits::Places;
+use super::limits::{Limits, Places};
 use super::tls::Tls;
 use super::unix_socket::UnixSocket;
 
@@ -71,10 +73,11 @@ impl From<UnixSocket> for Socket {
 }
 
 impl Socket {
-    pub(super) async fn accept(&self) -> io::Result<(Accepted, Peer)> {
+    pub(super) async fn accept(&self, limits: &Limits) -> io::Result<(Accepted, Peer)> {
         match self {
             Self::Network(listener) => {
-                listener.accept().await.map(|(stream, peer)| (Accepted::Network(prepared(stream)), peer.into()))
+                let (stream, peer) = listener.accept().await?;
+                Ok((Accepted::Network(prepared(stream, limits.body_idle_timeout)), peer.into()))
             }
             Self::Unix(socket) => {
                 socket.listener.accept().await.map(|(stream, _)| (Accepted::Unix(stream), Peer::UnixSocket))
@@ -83,11 +86,16 @@ impl Socket {
     }
 }
 
-fn prepared(stream: TcpStream) -> TcpStream {
+fn prepared(stream: TcpStream, unanswered: Duration) -> TcpStream {
     // An answer's head and the end of its body are small writes that should not wait for each other. A socket that
     // refuses the option is only slower.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was refused");
+    }
+    // The kernel waits a quarter of an hour for a client whose machine is gone, and the connection with it.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(unanswered)) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT was refused");
     }
     stream
 }

@@ -1,6 +1,8 @@
 //! What is counted of connections.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use std::fmt;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -26,14 +28,14 @@ struct CutFor {
 }
 
 /// Why a connection was closed as soon as it was there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Refused {
     /// Its address has as many as it may.
     Address,
 }
 
 /// What a client let wait for too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Overdue {
     /// The head of a request.
     Head,
@@ -41,6 +43,24 @@ pub(super) enum Overdue {
     Idle,
     /// An answer that it does not take.
     Answer,
+}
+
+impl EncodeLabelValue for Refused {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
+        let Self::Address = self;
+        "address".encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for Overdue {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
+        match self {
+            Self::Head => "head",
+            Self::Idle => "idle",
+            Self::Answer => "answer",
+        }
+        .encode(encoder)
+    }
 }
 
 impl Overdue {

@@ -23,7 +23,6 @@ use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio_util::task::TaskTracker;
 
 use crate::gateway::{Peer, Service};
@@ -70,11 +69,11 @@ where
     let ending = stop.clone();
     let answer =
         move |request: Request<Incoming>, peer| with_farewell(ending.clone(), request.version(), answer(request, peer));
-    let (connections, graceful, cut) = (TaskTracker::new(), GracefulShutdown::new(), Arc::<AtomicUsize>::default());
+    let (connections, cut) = (TaskTracker::new(), Arc::<AtomicUsize>::default());
     loop {
         let (accepted, peer) = tokio::select! {
             () = stop.closing() => break,
-            accepted = socket.accept() => match accepted {
+            accepted = socket.accept(places.limits()) => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -88,13 +87,7 @@ where
             place = places.take(peer.network()) => place,
         };
         let Some(place) = place else { continue };
-        let connection = Connection {
-            peer,
-            answer: answer.clone(),
-            watcher: graceful.watcher(),
-            places: places.clone(),
-            _place: place,
-        };
+        let connection = Connection { peer, answer: answer.clone(), places: places.clone(), _place: place };
         let (tls, stop, cut) = (tls.clone(), stop.clone(), Arc::clone(&cut));
         connections.spawn(async move {
             if stop.until_cutting(connection.begin(accepted, tls, &stop)).await.is_none() {
@@ -104,7 +97,6 @@ where
     }
     drop(socket);
     connections.close();
-    graceful.shutdown().await;
     connections.wait().await;
     cut.load(Ordering::Relaxed)
 }

@@ -14,8 +14,8 @@ use crate::image::digest::Digest;
 use crate::image::manifest::Manifest;
 use crate::image::media_type::Format;
 use crate::image::reference::{Repository, Tag};
-use crate::translate::Derived;
 use crate::translate::index::Shape;
+use crate::translate::{Derived, LayerPolicy};
 
 use super::USE_NOTED_EVERY;
 pub use super::metrics::MemoryCollector;
@@ -45,16 +45,22 @@ pub struct Dish {
     pub target: Format,
     /// How it is to look, if it is a list or index.
     pub shape: Option<Shape>,
+    /// What becomes of its layers.
+    pub layers: LayerPolicy,
 }
 
 impl Dish {
     /// 64 hexadecimal digits that name this among all replicas of an edition in front of an upstream.
     pub fn key(&self, upstream: &str, edition: u32) -> String {
-        let Self { repository, tag, source, target, shape } = self;
+        let Self { repository, tag, source, target, shape, layers } = self;
         let tag = tag.as_ref().map_or("", Tag::as_str);
         let shape = serde_json::to_string(shape).unwrap_or_default();
-        // No part but the last can hold a line feed.
-        let words = format!("{edition}\n{upstream}\n{repository}\n{tag}\n{source}\n{}\n{shape}", target.word());
+        let layers = match layers {
+            LayerPolicy::Stored => "",
+            LayerPolicy::Gzip => "\ngzip",
+        };
+        // No part but the shape can hold a line feed, and that begins with none.
+        let words = format!("{edition}\n{upstream}\n{repository}\n{tag}\n{source}\n{}\n{shape}{layers}", target.word());
         data_encoding::HEXLOWER.encode(&Sha256::digest(words))
     }
 }

@@ -48,6 +48,7 @@ use layout::Name;
 
 pub use bucket::Bucket;
 pub use claim::{CLAIM_EXPIRY, Claim};
+pub use layers::{LayerBytes, Maker, Standing, Transcoding, Upload};
 pub use location::Location;
 pub use memory::Memory;
 pub use metrics::Metrics;

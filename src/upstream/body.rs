@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use super::failure::Failure;
-use super::tls;
+use super::{Trouble, tls};
 
 /// A body of the upstream as it arrives. The idle time-out runs only while the gateway waits for the upstream: a client
 /// that reads slowly does not make the upstream look dead.
@@ -52,7 +52,7 @@ impl Body for StreamedBody {
             {
                 moved.inc_by(data.len() as u64);
             }
-            return Poll::Ready(frame.map(|result| result.map_err(unreachable)));
+            return Poll::Ready(frame.map(|result| result.map_err(broken_off)));
         }
         let idle_timeout = this.idle_timeout;
         let deadline =
@@ -123,6 +123,9 @@ impl Body for UploadBody {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let frame = match ready!(Pin::new(&mut self.inner).poll_frame(context)) {
             Some(Err(Failure::TimedOut { seconds })) => Some(Err(Failure::UploadStalled { seconds })),
+            Some(Err(Failure::Unreachable { reason, .. })) => {
+                Some(Err(Failure::Unreachable { trouble: Trouble::Upload, reason }))
+            }
             frame => frame,
         };
         if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
@@ -153,7 +156,16 @@ pub(super) fn unreachable(error: reqwest::Error) -> Failure {
         }
         cause = source.source();
     }
-    Failure::Unreachable { reason: innermost(&error.without_url()) }
+    let error = error.without_url();
+    Failure::Unreachable { trouble: Trouble::of(&error), reason: innermost(&error) }
+}
+
+/// The same of a transfer whose head had come.
+fn broken_off(error: reqwest::Error) -> Failure {
+    match unreachable(error) {
+        Failure::Unreachable { reason, .. } => Failure::Unreachable { trouble: Trouble::BrokenOff, reason },
+        failure => failure,
+    }
 }
 
 /// The outer errors say that a request was sent; the innermost says what became of it.

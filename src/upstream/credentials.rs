@@ -135,9 +135,13 @@ impl Credentials {
 
     async fn load(&self, transport: &Transport, refused: Option<&Credential>) -> Result<Term<Credential>, Failure> {
         let loaded = tokio::time::timeout(self.timeout, self.ask_source(transport, refused)).await;
-        loaded
+        let term = loaded
             .unwrap_or_else(|_| Err(format!("it took longer than {} s", self.timeout.as_secs_f32())))
-            .map_err(|reason| Failure::NoCredentials { source_of: self.words(), reason })
+            .map_err(|reason| Failure::NoCredentials { source_of: self.words(), reason })?;
+        if let Some(life) = term.ends_after {
+            transport.traffic.meter().holds_credentials(life);
+        }
+        Ok(term)
     }
 
     async fn ask_source(

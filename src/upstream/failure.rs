@@ -5,6 +5,8 @@ use http::{HeaderMap, StatusCode};
 
 use crate::image::digest::Digest;
 
+use super::Trouble;
+
 /// How much of the body of a refusal is kept, in bytes.
 pub const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
@@ -23,6 +25,8 @@ pub enum Failure {
     /// No connection, or it broke.
     #[error("the upstream cannot be reached: {reason}")]
     Unreachable {
+        /// What went wrong.
+        trouble: Trouble,
         /// What the connection said; holds no URL and so no secret.
         reason: String,
     },
@@ -148,7 +152,7 @@ impl Failure {
         match self {
             Self::Refused(refusal) => format!("the registry {authority} answered {}", refusal.status),
             Self::Unexpected { status } => format!("the registry {authority} answered {status} where it should not"),
-            Self::Unreachable { reason } => format!("the registry {authority} cannot be reached: {reason}"),
+            Self::Unreachable { reason, .. } => format!("the registry {authority} cannot be reached: {reason}"),
             Self::TimedOut { seconds } => format!("the registry {authority} did not answer whole within {seconds} s"),
             Self::Overloaded { .. } => {
                 format!("the gateway has too many requests to the registry {authority} waiting; try again")
@@ -183,6 +187,27 @@ impl Failure {
             | Self::UnforwardableQuery
             | Self::UploadStalled { .. }
             | Self::UploadTooLarge { .. } => self.to_string(),
+        }
+    }
+
+    /// The failure in one word, by which failures are counted.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable { trouble, .. } => trouble.as_str(),
+            Self::TimedOut { .. } => "timeout",
+            Self::Overloaded { .. } => "overloaded",
+            Self::BreakerOpen { .. } => "breaker_open",
+            Self::Refused(_) => "cool_down",
+            Self::UploadStalled { .. } | Self::UploadTooLarge { .. } => "upload",
+            Self::WrongBytes { .. } => "digest_mismatch",
+            Self::WrongLength { .. } => "truncated",
+            Self::TooLarge { .. } => "too_large",
+            Self::Coded { .. } | Self::Unreadable { .. } => "unreadable",
+            Self::RedirectRefused { .. } => "redirect_refused",
+            Self::RealmRefused { .. } => "realm_refused",
+            Self::TooPrivate { .. } => "private_address",
+            Self::Denied { .. } | Self::NoCredentials { .. } => "auth",
+            Self::Unexpected { .. } | Self::UnforwardableQuery => "other",
         }
     }
 

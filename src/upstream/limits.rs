@@ -104,6 +104,20 @@ enum Counted {
     Others,
 }
 
+/// Sends a request that is none of the upstream's.
+pub(super) async fn abroad<Sending>(
+    request: reqwest::Request,
+    send: impl FnOnce(reqwest::Request) -> Sending,
+) -> Result<Response<reqwest::Body>, Failure>
+where
+    Sending: Future<Output = Result<Response<reqwest::Body>, Failure>>,
+{
+    let leg = Leg::abroad(&request);
+    let answer = send(request).await;
+    leg.ended(&answer);
+    answer
+}
+
 /// A place among what is in flight as long as this lives.
 struct Permits([Option<OwnedSemaphorePermit>; 2]);
 
@@ -154,7 +168,7 @@ impl Traffic {
         Sending: Future<Output = Result<Response<reqwest::Body>, Failure>>,
     {
         if request.url().origin() != self.origin {
-            return send(request).await;
+            return abroad(request, send).await;
         }
         let operation = Operation::of(request.method(), request.url().path());
         let (permits, admitted) = match self.enter(travel, operation).await {
@@ -164,9 +178,9 @@ impl Traffic {
                 return Err(failure);
             }
         };
-        let leg = Leg::begin(&mut request);
+        let leg = Leg::begin(&mut request, operation.as_str());
         let answer = send(request).await;
-        let waited = leg.ended(answer.as_ref().ok().map(Response::status));
+        let waited = leg.ended(&answer);
         admitted.judged(self.verdict(travel, &answer));
         match &answer {
             Ok(answer) => {

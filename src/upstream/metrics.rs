@@ -12,10 +12,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::Failure;
 use super::breaker::Position;
 use super::cache_requests::{Asked, CacheRequests, Remembered};
 use super::rate_limit::Reading;
+use super::{Failure, Trouble};
 
 /// Bounds of the time to the head of an answer, in seconds: from what memory answers in to the time that the head of an
 /// upstream's answer may take, with about three to a decade.
@@ -42,6 +42,7 @@ pub struct Metrics {
     bytes: Family<Moved, Counter>,
     token_requests: Family<TokenAsked, Counter>,
     last_success: Family<Named, Gauge>,
+    credential_expiry: Family<Named, Gauge>,
     redirects: Family<Redirected, Counter>,
     rate_limit_limit: Family<Named, Gauge<u64, AtomicU64>>,
     rate_limit_remaining: Family<Named, Gauge<u64, AtomicU64>>,
@@ -59,6 +60,7 @@ impl Default for Metrics {
             bytes: Family::default(),
             token_requests: Family::default(),
             last_success: Family::default(),
+            credential_expiry: Family::default(),
             redirects: Family::default(),
             rate_limit_limit: Family::default(),
             rate_limit_remaining: Family::default(),
@@ -200,6 +202,11 @@ impl Metrics {
             "When the upstream last gave an answer that was no fault of its own",
             self.last_success.clone(),
         );
+        registry.register(
+            "upstream_credential_expiry_timestamp_seconds",
+            "When the credentials end that the gateway holds for the upstream, if they do",
+            self.credential_expiry.clone(),
+        );
         self.caches.register(registry);
         let redirects = self.redirects.clone();
         registry.register("redirects", "Redirects by upstreams, by what became of them", redirects);
@@ -224,6 +231,7 @@ impl Metrics {
         self.rate_limit_remaining.remove(&named);
         self.breaker_state.remove(&named);
         self.last_success.remove(&named);
+        self.credential_expiry.remove(&named);
     }
 }
 
@@ -261,7 +269,18 @@ impl Meter {
 
     /// Counters that are shown from the start, so that an alert has something to rise from.
     fn show(&self) {
-        for kind in ["unreachable", "timeout", "5xx", "rate_limited", "digest_mismatch"] {
+        for kind in [
+            "dns",
+            "connect",
+            "tls",
+            "reset",
+            "truncated",
+            "unreachable",
+            "timeout",
+            "5xx",
+            "rate_limited",
+            "digest_mismatch",
+        ] {
             drop(self.errors_of(kind));
         }
     }
@@ -284,8 +303,7 @@ impl Meter {
             StatusCode::TOO_MANY_REQUESTS => "rate_limited",
             status if status.is_server_error() => "5xx",
             _ => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                self.last_success.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+                self.last_success.set(seconds_from_now(Duration::ZERO));
                 return;
             }
         };
@@ -294,33 +312,31 @@ impl Meter {
 
     /// A request that had no answer, or was not sent.
     pub(super) fn failed(&self, failure: &Failure) {
-        self.errors_of(match failure {
-            Failure::Unreachable { .. } => "unreachable",
-            Failure::TimedOut { .. } => "timeout",
-            Failure::Overloaded { .. } => "overloaded",
-            Failure::BreakerOpen { .. } => "breaker_open",
-            Failure::Refused(_) => "cool_down",
+        match failure {
             // What the client did.
-            Failure::UploadStalled { .. } | Failure::UploadTooLarge { .. } => return,
-            _ => "other",
-        })
-        .inc();
+            Failure::UploadStalled { .. }
+            | Failure::UploadTooLarge { .. }
+            | Failure::Unreachable { trouble: Trouble::Upload, .. } => {}
+            failure => drop(self.errors_of(failure.kind()).inc()),
+        }
     }
 
     /// An answer that came and was no use. What [`Meter::failed`] hears of is not counted again.
     pub(super) fn disappointed(&self, failure: &Failure) {
-        let kind = match failure {
-            Failure::WrongBytes { .. } => "digest_mismatch",
-            Failure::WrongLength { .. } => "truncated",
-            Failure::TooLarge { .. } => "too_large",
-            Failure::Coded { .. } | Failure::Unreadable { .. } => "unreadable",
-            Failure::RedirectRefused { .. } => "redirect_refused",
-            Failure::RealmRefused { .. } => "realm_refused",
-            Failure::TooPrivate { .. } => "private_address",
-            Failure::Denied { .. } | Failure::NoCredentials { .. } => "auth",
-            _ => return,
-        };
-        self.errors_of(kind).inc();
+        match failure {
+            Failure::Unreachable { trouble: Trouble::BrokenOff, .. }
+            | Failure::WrongBytes { .. }
+            | Failure::WrongLength { .. }
+            | Failure::TooLarge { .. }
+            | Failure::Coded { .. }
+            | Failure::Unreadable { .. }
+            | Failure::RedirectRefused { .. }
+            | Failure::RealmRefused { .. }
+            | Failure::TooPrivate { .. }
+            | Failure::Denied { .. }
+            | Failure::NoCredentials { .. } => drop(self.errors_of(failure.kind()).inc()),
+            _ => {}
+        }
     }
 
     fn errors_of(&self, kind: &'static str) -> Counter {
@@ -335,6 +351,11 @@ impl Meter {
     /// Counts the bytes of bodies that go to it.
     pub(super) const fn sent(&self) -> &Counter {
         &self.sent
+    }
+
+    /// The gateway has new credentials, for so long.
+    pub(super) fn holds_credentials(&self, life: Duration) {
+        self.metrics.credential_expiry.get_or_create(&self.named()).set(seconds_from_now(life));
     }
 
     pub(super) fn asked_for_token(&self, answer: Option<StatusCode>) {
@@ -374,6 +395,12 @@ impl Meter {
     }
 }
 
+/// A moment as metrics tell it.
+fn seconds_from_now(later: Duration) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.saturating_add(later).as_secs()).unwrap_or(i64::MAX)
+}
+
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -402,7 +429,7 @@ impl Operation {
         }
     }
 
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::HeadManifest => "head_manifest",
             Self::GetManifest => "get_manifest",

@@ -34,7 +34,9 @@ mod scope;
 mod standing;
 mod tls;
 pub mod token;
+pub mod trace;
 mod transport;
+mod trouble;
 
 use std::time::Duration;
 
@@ -56,7 +58,7 @@ pub use breaker::BreakerPolicy;
 pub use cache_requests::{Asked, CacheRequests, Remembered};
 pub use caller::{Caller, NOBODYS_TOKEN};
 use coding::Coding;
-pub use errand::{Errand, TRACEPARENT, continued};
+pub use errand::{Errand, TRACEPARENT, X_REQUEST_ID, continued};
 pub use failure::{Failure, Refusal};
 pub use guard::Names;
 use limits::Traffic;
@@ -69,6 +71,9 @@ use scope::Scope;
 pub use standing::{RateLimit, Standing};
 pub use tls::{ClientCertificate, Tls, Verification};
 pub use token::{DOCKER_HUB_HOSTS, is_docker_hub};
+#[cfg(feature = "otel")]
+pub use transport::collector_client;
+pub use trouble::Trouble;
 
 /// The header in which a registry names the digest of a manifest.
 pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");

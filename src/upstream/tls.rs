@@ -167,6 +167,11 @@ pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> Option<String>
     Some(words.to_owned())
 }
 
+/// Whether it is TLS that says so.
+pub(super) fn is_by_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    said_by_tls(error).is_some()
+}
+
 /// The library's own error, which comes wrapped as one of input and output.
 fn said_by_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     match error.downcast_ref::<std::io::Error>() {

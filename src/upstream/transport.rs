@@ -19,10 +19,10 @@ use url::Url;
 
 use super::body::{innermost, unreachable};
 use super::guard::{self, Guard};
-use super::limits::{Traffic, Travel};
+use super::limits::{self, Traffic, Travel};
 use super::proxy::Rules;
 use super::tls::Trust;
-use super::{Caller, Failure, Options};
+use super::{Caller, Failure, Options, Trouble};
 
 const OWN_USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("schemabridge/", env!("CARGO_PKG_VERSION")));
 /// Connections that are kept for the next request, per host.
@@ -93,8 +93,11 @@ impl Transport {
 
     /// Sends a request to where somebody else's word leads, which may be no more private a place than the upstream's own.
     pub(super) async fn send_abroad(&self, request: reqwest::Request) -> Result<Response<reqwest::Body>, Failure> {
-        let answer = tokio::time::timeout(self.answer_timeout, self.abroad.send(request)).await;
-        answer.unwrap_or_else(|_| Err(self.too_late()))
+        let send = async |request| {
+            let answer = tokio::time::timeout(self.answer_timeout, self.abroad.send(request)).await;
+            answer.unwrap_or_else(|_| Err(self.too_late()))
+        };
+        limits::abroad(request, send).await
     }
 
     /// Refuses a URL that names a more private address than the upstream's own. What a name stands for is another's
@@ -160,6 +163,18 @@ fn client(options: &Options, tls: ClientConfig, http1: Http1) -> Result<reqwest:
         Http1::Preferred => builder,
     };
     options.proxy.applied_to(builder)?.build().map_err(|error| error.without_url().to_string())
+}
+
+/// A client for the collector of traces, whose certificate is to be one that the machine trusts.
+#[cfg(feature = "otel")]
+pub fn collector_client(collector: &Url, timeout: Duration) -> Result<reqwest::Client, String> {
+    let trust = Trust::new(&super::Tls::default(), collector)?;
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(trust.abroad(&[]))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .timeout(timeout);
+    builder.build().map_err(|error| error.without_url().to_string())
 }
 
 /// The client for wherever the upstream's word leads. Behind a proxy, who may be asked is all that is known of a name:
@@ -236,7 +251,7 @@ where
             Ok(answer) => final_answer(answer.map(reqwest::Body::wrap)),
             Err(error) => Err(match guard::refusal_in(&error) {
                 Some(refusal) => refusal.clone().into(),
-                None => Failure::Unreachable { reason: innermost(&error) },
+                None => Failure::Unreachable { trouble: Trouble::of(&error), reason: innermost(&error) },
             }),
         }
     }
@@ -246,7 +261,7 @@ where
 fn final_answer(answer: Response<reqwest::Body>) -> Result<Response<reqwest::Body>, Failure> {
     if answer.status().is_informational() {
         let reason = format!("it answered {} to a request that asked for no such thing", answer.status());
-        return Err(Failure::Unreachable { reason });
+        return Err(Failure::Unreachable { trouble: Trouble::Other, reason });
     }
     Ok(answer)
 }

@@ -9,10 +9,10 @@ use prometheus_client::registry::Registry;
 use schemabridge::gateway::door::{Door, DoorOptions};
 use schemabridge::gateway::service::ServiceOptions;
 use schemabridge::gateway::{
-    Callers, Catalog, ChallengeMode, IndexLimits, ManifestLimits, Options, Pushes, RepositoryRules, Service,
-    SingleNames, TagPolicy,
+    Callers, Catalog, ChallengeMode, IndexLimits, LayerLimits, ManifestLimits, Options, Pushes, RepositoryRules,
+    Service, SingleNames, TagPolicy,
 };
-use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Treatment, WithoutAccept};
+use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Transcode, Treatment, Upgrade, WithoutAccept};
 use schemabridge::server;
 use schemabridge::server::limits::{Limits, Places};
 use schemabridge::server::tls::TlsOptions;
@@ -246,6 +246,21 @@ impl Setup {
         self.with(|options| options.policy.arm_variants = variants)
     }
 
+    /// Upgrades stored schema 1.
+    pub fn upgrade_schema1(self) -> Self {
+        self.with(|options| options.policy.layers.upgrade = Upgrade::Schema1)
+    }
+
+    /// Makes gzip layers in the place of zstd ones.
+    pub fn transcode_zstd(self) -> Self {
+        self.with(|options| options.policy.layers.transcode = Transcode::Zstd)
+    }
+
+    /// Works on layers within these limits.
+    pub fn layer_limits(self, limits: LayerLimits) -> Self {
+        self.with_all(move |options| options.shared.layers = limits)
+    }
+
     /// Takes lists and indexes apart within these limits.
     pub fn index_limits(self, limits: IndexLimits) -> Self {
         self.with(move |options| options.index = limits)
@@ -392,7 +407,7 @@ impl Gateway {
             for (name, _) in &mut headers {
                 name.make_ascii_lowercase();
             }
-            headers.retain(|(name, _)| name != "date");
+            headers.retain(|(name, _)| !matches!(name.as_str(), "date" | "x-request-id"));
             headers.sort();
             (reply.status, headers)
         };

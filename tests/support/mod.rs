@@ -4,9 +4,11 @@
 pub mod bucket;
 pub mod client;
 pub mod fault;
+pub mod frames;
 pub mod gateway;
 pub mod http2;
 pub mod images;
+pub mod layers;
 pub mod objects;
 pub mod parents;
 pub mod process;

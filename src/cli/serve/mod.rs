@@ -24,10 +24,12 @@ use crate::config::tls::TlsFiles;
 use crate::config::{ListenAddress, ServeArguments, unknown_variables};
 use crate::gateway::service::ServiceOptions;
 use crate::gateway::{Peer, Service, StartError};
-use crate::server::limits::Places;
+use crate::server::limits::{Limits, Places};
 use crate::server::tls::{ClientAuth, HANDSHAKE_TIMEOUT, PairFiles, Tls, TlsOptions};
 use crate::server::{self, Listener, Stop};
 
+#[cfg(feature = "otel")]
+use super::traces;
 use super::{CommandLine, Commands, Failure, limits, reload, systemd, telemetry};
 use banner::{Banner, Spoken};
 use drain::Signals;
@@ -72,6 +74,8 @@ async fn serve(
     let (hangup, signals) = (signal(SignalKind::hangup())?, Signals::catch()?);
     let (listeners, admin) = passed.open(&arguments)?;
     let (site, store, upstreams) = (options.site.clone(), options.shared.store.clone(), origins(&options));
+    #[cfg(feature = "otel")]
+    let (options, traces) = traces::start(options, &arguments.telemetry)?;
     let service = Service::start(options).map_err(in_words_of_the_flag)?;
 
     let connections = server::Metrics::default();
@@ -90,12 +94,15 @@ async fn serve(
     let reloads = reload::Metrics::default();
     let operated = admin_of(&service, &reloads, &connections, tls.as_ref(), access);
     let (last_stop, answering) = (Stop::default(), Arc::clone(&operated));
-    let admin_served = tokio::spawn(server::serve_with(admin.socket, last_stop.clone(), move |request, peer| {
+    // Whose connections are the operator's, and counted nowhere.
+    let admin_places = Places::new(Limits::of_admin(), server::Metrics::default());
+    let admin_listener = Listener::new(admin.socket, None).within(admin_places);
+    let admin_served = tokio::spawn(server::serve_with(admin_listener, last_stop.clone(), move |request, peer| {
         let operated = Arc::clone(&answering);
         async move { operated.answer(request, peer).await }
     }));
     let (shared, bounds, until) = (service.shared().clone(), arguments.bounds.bounds(), stop.clone());
-    tokio::spawn(async move { until.until_closing(shared.tend_store(bounds)).await });
+    tokio::spawn(async move { until.until_closing(Box::pin(shared.tend_store(bounds))).await });
     let (keeping_up, until) = (reload::keep_up(again, hangup, service, tls.clone(), reloads), stop.clone());
     tokio::spawn(async move { until.until_closing(keeping_up).await });
     let living = Arc::clone(&operated);
@@ -110,6 +117,8 @@ async fn serve(
     let cut = async { clients.join_all().await.into_iter().sum() };
     drain::serve_until_told(signals, operated.health(), &stop, &arguments.lifecycle, cut).await;
     drain::end_operator(&last_stop, admin_served).await;
+    #[cfg(feature = "otel")]
+    traces::finish(traces).await;
     Ok(())
 }
 

@@ -4,9 +4,10 @@ use toml::{Table, Value};
 use url::Url;
 
 use crate::config::auth::AuthMode;
+use crate::config::layers::TranscodeForm;
 use crate::config::{RedirectsForm, values};
 use crate::gateway::{Callers, Catalog, OnMissing, Options, Pushes, SingleNames, TagPolicy};
-use crate::negotiate::Glob;
+use crate::negotiate::{Glob, Upgrade};
 use crate::store::blobs::BlobCacheOptions;
 use crate::upstream::route::RouteNames;
 use crate::upstream::{Authentication, Limits, Tls, Verification};
@@ -44,9 +45,12 @@ impl UpstreamTable {
             ("deny".to_owned(), globs(&options.repositories.deny)),
         ]);
         let variant = |variant: &Option<String>| variant.clone().unwrap_or_else(|| "none".to_owned());
+        let work = options.policy.layers;
         let translate = Table::from_iter([
             ("platform".to_owned(), shown(&mut options.policy.platforms.iter().map(ToString::to_string))),
             ("arm_variants".to_owned(), shown(&mut options.policy.arm_variants.iter().map(variant))),
+            ("upgrade_schema1".to_owned(), Value::from(work.upgrade == Upgrade::Schema1)),
+            ("transcode".to_owned(), Value::from(TranscodeForm::word_of(work.transcode))),
         ]);
         table.insert("redirects".to_owned(), Value::from(RedirectsForm::from(&upstream.redirects).word()));
         table.insert("redirect_hosts".to_owned(), globs(&upstream.redirect_hosts));

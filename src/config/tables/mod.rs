@@ -28,6 +28,7 @@ use forms::{ProxyUrl, Size, TagGlob};
 use super::auth::{AnonymousAs, AuthMode};
 use super::clients::ClientTable;
 use super::file::in_one_line;
+use super::layers::{self, TranscodeForm};
 use super::{Challenge, RedirectsForm, Unusable, Variant, keys, values};
 
 /// Every table.
@@ -151,6 +152,8 @@ struct RepositoriesTable {
 struct TranslateTable {
     platform: Option<Vec<Text<PlatformRule>>>,
     arm_variants: Option<Vec<Text<Variant>>>,
+    upgrade_schema1: Option<bool>,
+    transcode: Option<TranscodeForm>,
 }
 
 /// Whose credentials an upstream is shown.
@@ -310,6 +313,12 @@ impl UpstreamTable {
         }
         if let Some(variants) = &self.translate.arm_variants {
             options.policy.arm_variants = variants.iter().map(|Text(Variant(variant))| variant.clone()).collect();
+        }
+        if let Some(schema1) = self.translate.upgrade_schema1 {
+            options.policy.layers.upgrade = layers::upgrade(schema1);
+        }
+        if let Some(form) = self.translate.transcode {
+            options.policy.layers.transcode = form.into();
         }
         if let Some(catalog) = self.catalog {
             options.catalog = if catalog { Catalog::Filtered } else { Catalog::Refused };

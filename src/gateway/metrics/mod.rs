@@ -4,6 +4,8 @@ pub(super) mod http;
 mod labels;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -17,6 +19,7 @@ use crate::negotiate::Client;
 use crate::store::memory::MemoryCollector;
 use crate::upstream::{self, Asked, Remembered, Slots};
 
+use super::derive::Obstacle;
 use super::door::Entrance;
 use super::fault::Fault;
 use super::{Gateway, Shared};
@@ -38,6 +41,10 @@ pub(super) struct Metrics {
     flights: Family<Flying, Gauge>,
     followers: Family<Following, Counter>,
     door: Family<Decided, Counter>,
+    layer_reads: Family<LayerReading, Counter>,
+    layers_in_work: Gauge,
+    transcode_bytes: Family<Transcoding, Counter>,
+    transcode_seconds: Counter<f64, AtomicU64>,
     families: Families,
     /// The counters of requests that reach no upstream.
     pub(super) nobodys: Arc<Counters>,
@@ -55,6 +62,10 @@ impl Default for Metrics {
             flights: Family::default(),
             followers: Family::default(),
             door: Family::default(),
+            layer_reads: Family::default(),
+            layers_in_work: Gauge::default(),
+            transcode_bytes: Family::default(),
+            transcode_seconds: Counter::default(),
             nobodys: Arc::new(Counters::new("none", &families)),
             families,
             upstream: upstream::Metrics::default(),
@@ -100,6 +111,17 @@ struct Decided {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LayerReading {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Transcoding {
+    from: &'static str,
+    to: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DerivedDigestRequest {
     upstream: String,
     result: &'static str,
@@ -124,6 +146,19 @@ pub(super) enum DerivedDigest {
     Rederived,
     /// They are gone, and another translator made them: a promise that is broken.
     Lost,
+}
+
+/// How it ended that a layer was wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LayerRead {
+    /// It was read before.
+    Known,
+    /// It was read to its end.
+    Read,
+    /// Its bytes are bad, or not there.
+    Refused,
+    /// The upstream, or the store, failed on the way.
+    Failed,
 }
 
 /// What became of one who waited for what somebody else asked.
@@ -170,6 +205,7 @@ impl Shared {
             "Requests at the gateway's own door, by what it goes by and what became of them",
             metrics.door.clone(),
         );
+        metrics.register_layers(registry);
         metrics.upstream.register(registry);
         self.store.metrics().register(registry);
         registry.register_collector(Box::new(MemoryCollector::new(&self.memory)));
@@ -180,6 +216,41 @@ impl Shared {
 }
 
 impl Metrics {
+    fn register_layers(&self, registry: &mut Registry) {
+        registry.register(
+            "layer_reads",
+            "Layers that were wanted for a translation, by how that ended",
+            self.layer_reads.clone(),
+        );
+        registry.register("layers_in_work", "Layers that are being read at this moment", self.layers_in_work.clone());
+        registry.register(
+            "transcode_bytes",
+            "Bytes of layers that were made in the place of others, by what those were and what these are",
+            self.transcode_bytes.clone(),
+        );
+        registry.register(
+            "transcode_seconds",
+            "How long layers took to be made in the place of others, together",
+            self.transcode_seconds.clone(),
+        );
+    }
+
+    /// Counts a layer that was wanted.
+    pub(super) fn count_layer(&self, result: LayerRead) {
+        self.layer_reads.get_or_create(&LayerReading { result: result.as_str() }).inc();
+    }
+
+    /// Counts a gzip layer that was made.
+    pub(super) fn count_transcoded(&self, bytes: u64, time: Duration) {
+        self.transcode_bytes.get_or_create(&Transcoding { from: "zstd", to: "gzip" }).inc_by(bytes);
+        self.transcode_seconds.inc_by(time.as_secs_f64());
+    }
+
+    /// Shows a layer as being read as long as what it gives lives.
+    pub(super) fn layer_in_work(&self) -> InFlight {
+        InFlight::of(self.layers_in_work.clone())
+    }
+
     /// The counters of the upstream of this name.
     pub(super) fn counters_of(&self, upstream: &str) -> Counters {
         Counters::new(upstream, &self.families)
@@ -262,6 +333,26 @@ impl Capability {
             Self::Schema2 => "schema2",
             Self::List => "list",
             Self::Oci => "oci",
+        }
+    }
+}
+
+impl LayerRead {
+    /// How reading one ended.
+    pub(super) fn of<Output>(read: &Result<Output, Obstacle>) -> Self {
+        match read {
+            Ok(_) => Self::Read,
+            Err(Obstacle::Layer(_) | Obstacle::Untranslatable(_)) => Self::Refused,
+            Err(_) => Self::Failed,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Read => "read",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
         }
     }
 }

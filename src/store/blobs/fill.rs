@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::image::digest::{Digest, Verifier};
 use crate::upstream::{Failure, StreamedBody};
 
+use crate::store::StoreFailure;
+
 use super::Shared;
 use super::ledger::Number;
 
@@ -32,6 +34,9 @@ pub enum Broken {
     /// The fill was given up because nobody waited for it.
     #[error("the blob cache gave up the fill for another")]
     Yielded,
+    /// The store failed in the middle of a layer.
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
 }
 
 /// How far a fill is.

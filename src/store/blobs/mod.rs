@@ -480,7 +480,7 @@ impl Place {
                 FillEnd::DiskFailed
             }
             Broken::Yielded => FillEnd::Yielded,
-            Broken::Upstream(_) | Broken::Damaged => {
+            Broken::Upstream(_) | Broken::Damaged | Broken::Store(_) => {
                 tracing::debug!(digest = %self.digest, %why, "a blob was not kept");
                 FillEnd::UpstreamFailed
             }

@@ -1,0 +1,188 @@
+//! Layers that are read for a client, where the operator opted in: what their bytes tell, for upgrades of schema 1, and
+//! gzip layers in the place of zstd ones.
+//!
+//! A layer is read once however many ask, as a caller who may see it. What is learnt is kept in the store at once, layer by
+//! layer, so whoever begins again after an end, be it sudden, goes on from there.
+
+mod blob;
+mod gzip;
+mod learn;
+mod refused;
+mod work;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
+use http::header::HeaderMap;
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::image::digest::Digest;
+use crate::image::layer::LayerFacts;
+use crate::image::reference::Repository;
+use crate::transcode::{Bounds, Workers};
+use crate::upstream::{Caller, Failure, ForwardRequest, is_redirect};
+
+use super::Gateway;
+use super::derive::Obstacle;
+use super::fault::Fault;
+use super::metrics::LayerRead;
+
+use refused::obstacle;
+pub(super) use work::Work;
+use work::Works;
+pub use work::{Kind, Shown};
+
+/// How much work on layers there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerLimits {
+    /// How many layers are worked on at a time. Default: one fewer than there are processors.
+    pub at_once: NonZeroUsize,
+    /// How much a layer may unpack to.
+    pub bounds: Bounds,
+    /// How long a client waits for work on layers before it is asked to come again; the work goes on. Default 50 s.
+    pub derive_timeout: Duration,
+}
+
+impl Default for LayerLimits {
+    fn default() -> Self {
+        Self { at_once: Workers::default_at_once(), bounds: Bounds::default(), derive_timeout: Duration::from_secs(50) }
+    }
+}
+
+/// The work on layers of all upstreams.
+pub(super) struct Layers {
+    workers: Workers,
+    pub(super) derive_timeout: Duration,
+    /// Which layers are being read, and for what.
+    taken: Mutex<HashMap<(Purpose, Digest), Weak<Seat>>>,
+    works: Arc<Works>,
+}
+
+/// The one seat of those who read a layer for one purpose.
+type Seat = tokio::sync::Mutex<()>;
+
+/// What a layer is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Purpose {
+    Facts,
+    Gzip,
+}
+
+impl Layers {
+    pub(super) fn new(limits: LayerLimits) -> Self {
+        Self {
+            workers: Workers::new(limits.at_once, limits.bounds),
+            derive_timeout: limits.derive_timeout,
+            taken: Mutex::default(),
+            works: Arc::default(),
+        }
+    }
+
+    /// The work that is under way.
+    pub(super) fn shown(&self) -> Vec<Shown> {
+        self.works.shown()
+    }
+
+    /// Waits until nobody else reads this layer for this purpose. Whoever was at it may have left what is wanted.
+    async fn alone_at(&self, purpose: Purpose, layer: &Digest) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.retain(|_, lock| lock.strong_count() > 0);
+            let key = (purpose, layer.clone());
+            taken.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
+                let lock = Arc::default();
+                taken.insert(key, Arc::downgrade(&lock));
+                lock
+            })
+        };
+        lock.lock_owned().await
+    }
+}
+
+impl Gateway {
+    /// Waits for work on layers of this repository as long as a client is kept waiting. The work must be on a task of its
+    /// own: it goes on.
+    pub(super) async fn within_patience<Output>(
+        &self,
+        repository: &Repository,
+        work: impl Future<Output = Output>,
+    ) -> Result<Output, Fault> {
+        let layers = &self.shared.layers;
+        tokio::time::timeout(layers.derive_timeout, work).await.map_err(|_| {
+            let far = work::how_far(&layers.shown(), &self.options.upstream_name, repository);
+            Fault::LayersInWork(far.unwrap_or_else(|| "it is under way".to_owned()))
+        })
+    }
+
+    /// What the bytes of a layer tell: out of the store, or else by reading it, as a caller who was let see a document that
+    /// names it.
+    pub(super) async fn facts_of(
+        &self,
+        caller: &Caller,
+        repository: &Repository,
+        layer: &Digest,
+        work: &Work,
+    ) -> Result<LayerFacts, Obstacle> {
+        let (store, metrics) = (&self.shared.store, &self.shared.metrics);
+        if let Some(facts) = store.facts(layer).await? {
+            metrics.count_layer(LayerRead::Known);
+            return Ok(facts);
+        }
+        let _alone = self.shared.layers.alone_at(Purpose::Facts, layer).await;
+        if let Some(facts) = store.facts(layer).await? {
+            metrics.count_layer(LayerRead::Known);
+            return Ok(facts);
+        }
+        let workers = &self.shared.layers.workers;
+        let turn = workers.turn().await.map_err(|fault| obstacle(layer, fault))?;
+        let _shown = metrics.layer_in_work();
+        let read = async {
+            let pieces = self.open_layer(caller, repository, layer, work).await?;
+            let facts = workers.measure(turn, layer, pieces).await.map_err(|fault| obstacle(layer, fault))?;
+            store.keep_facts(layer, &facts).await?;
+            Ok(facts)
+        };
+        let read = read.await;
+        metrics.count_layer(LayerRead::of(&read));
+        read
+    }
+
+    /// The bytes of a layer as the upstream sends them to this caller, wherever it keeps them.
+    async fn open_layer(
+        &self,
+        caller: &Caller,
+        repository: &Repository,
+        layer: &Digest,
+        work: &Work,
+    ) -> Result<impl Stream<Item = Result<Bytes, Failure>> + Send + use<>, Obstacle> {
+        let path = format!("/v2/{repository}/blobs/{layer}");
+        let request = || {
+            let (method, headers) = (Method::GET, HeaderMap::new());
+            ForwardRequest { method, path: path.clone(), query: None, headers, body: None }
+        };
+        let mut answer = self.upstream.forward(caller, request()).await?;
+        if is_redirect(answer.status()) {
+            let target = self.upstream.redirect_target(&path, answer.headers()).await?;
+            // What is unread of it would hold up the next request where few may be in flight.
+            drop(answer);
+            answer = self.upstream.fetch_redirected(caller, request(), target).await?;
+        }
+        match answer.status() {
+            StatusCode::OK => {
+                let work = work.clone();
+                let pieces = answer.into_body().into_data_stream();
+                Ok(pieces.inspect_ok(move |piece| work.note_bytes(piece.len())))
+            }
+            StatusCode::NOT_FOUND => {
+                Err(Obstacle::Untranslatable(format!("the registry does not have its layer {layer}")))
+            }
+            _ => Err(self.upstream.refused(answer).await.into()),
+        }
+    }
+}
