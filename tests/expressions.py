@@ -7,6 +7,7 @@ after traffic of every kind, with the labels that it names and their values; eac
 be one of the results'; and alerts on what went wrong here have to fire."""
 
 import contextlib
+import io
 import json
 import pathlib
 import re
@@ -14,6 +15,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -34,7 +36,8 @@ import image  # noqa: E402
 
 
 class Upstream(BaseHTTPRequestHandler):
-    """A registry of one image, which says how much it allows, is away for one repository, lies of one and moved another."""
+    """A registry of two images, which says how much it allows. It is away for one repository, lies of one, moved one, and
+    shows one only to the gateway."""
 
     protocol_version = "HTTP/1.1"
 
@@ -49,6 +52,8 @@ class Upstream(BaseHTTPRequestHandler):
         found = DOCUMENTS.get(path)
         if path.startswith("/v2/away/"):
             status, kind, content = 503, "text/plain", b"away\n"
+        elif path.startswith("/v2/private/") and "Authorization" not in self.headers:
+            status, kind, content = 401, "application/json", b'{"errors":[{"code":"UNAUTHORIZED","message":"who are you?"}]}'
         elif path.startswith("/v2/moved/"):
             status, kind, content = 307, "text/plain", b""
         elif path.startswith("/v2/liar/"):
@@ -62,6 +67,8 @@ class Upstream(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.send_header("RateLimit-Limit", "100;w=21600")
         self.send_header("RateLimit-Remaining", "76;w=21600")
+        if status == 401:
+            self.send_header("WWW-Authenticate", 'Basic realm="registry"')
         if status == 307:
             self.send_header("Location", path.replace("/v2/moved/", f"/v2/{image.REPOSITORY}/"))
         if status == 200 and "/manifests/" in path:
@@ -88,7 +95,25 @@ def documents():
         found[f"/v2/artifact/manifests/{reference}"] = (kind, json.dumps(artifact).encode())
     for content in (image.config(), *image.layers()):
         found[f"/v2/{image.REPOSITORY}/blobs/{image.digest(content)}"] = ("application/octet-stream", content)
+    found.update(packed())
     return found
+
+
+def packed():
+    """An image whose one layer is compressed with zstd."""
+    archive = io.BytesIO()
+    tarfile.open(fileobj=archive, mode="w").close()
+    layer = subprocess.run(["zstd", "--quiet", "--stdout"], input=archive.getvalue(), check=True, capture_output=True).stdout
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "history": [{"created_by": "COPY"}],
+                         "rootfs": {"type": "layers", "diff_ids": [image.digest(archive.getvalue())]}}).encode()
+    kind, config_kind, _ = image.TYPES["oci"]
+    content = json.dumps({
+        "schemaVersion": 2, "mediaType": kind,
+        "config": {"mediaType": config_kind, "digest": image.digest(config), "size": len(config)},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd", "digest": image.digest(layer), "size": len(layer)}],
+    }).encode()
+    found = {f"/v2/packed/manifests/{reference}": (kind, content) for reference in ("latest", image.digest(content))}
+    return found | {f"/v2/packed/blobs/{image.digest(blob)}": ("application/octet-stream", blob) for blob in (config, layer)}
 
 
 DOCUMENTS = documents()
@@ -147,6 +172,8 @@ def traffic(base, context):
     get(base + "/v2/artifact/manifests/none", context, User_Agent=OLD)
     get(f"{base}/v2/{image.REPOSITORY}/blobs/{image.digest(image.config())}", context)
     get(f"{base}/v2/moved/blobs/{image.digest(image.layers()[0])}", context, User_Agent=OLD)
+    get(base + "/v2/packed/manifests/latest", context, User_Agent=OLD)
+    get(base + "/v2/held/private/manifests/latest", context)
     get(base + "/v2/away/manifests/latest", context)
     get(base + "/v2/liar/manifests/latest", context, User_Agent=OLD)
 
@@ -213,8 +240,11 @@ def main():
         port, admin, prometheus = free_port(), free_port(), free_port()
         settings = directory / "gateway.toml"
         text = (f'listen = ["127.0.0.1:{port}"]\nadmin_listen = "127.0.0.1:{admin}"\nstore = "file://{directory}/store"\n'
-                f'tls_cert = ["{chain}"]\ntls_key = ["{key}"]\n'
+                f'tls_cert = ["{chain}"]\ntls_key = ["{key}"]\ntranscode = "zstd"\n'
                 f'[[upstream]]\nname = "one"\nurl = "http://127.0.0.1:{upstream.server_port}"\n'
+                f'[[upstream]]\nname = "held"\nurl = "http://127.0.0.1:{upstream.server_port}"\nprefix = "held"\n'
+                'aliases = ["held.example"]\n'
+                f'auth = {{ command = ["printf", \'{{"Username":"user","Secret":"password"}}\'], lifetime = "1h" }}\n'
                 f'[blob_cache]\ndirectory = "{directory}/blobs"\nmax_size = "64MiB"\n')
         settings.write_text(text)
         process = stack.enter_context(running([gateway, "serve", "--config", str(settings)], directory / "gateway.log"))

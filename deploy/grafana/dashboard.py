@@ -30,8 +30,14 @@ ROWS = [
         ("Left alone (2), tried (1)", "short", "max by (upstream) (schemabridge_upstream_breaker_state{%s})" % UPSTREAM, "{{upstream}}", 8),
         ("Requests that they allow still", "short", "min by (upstream) (schemabridge_upstream_rate_limit_remaining{%s})" % UPSTREAM, "{{upstream}}", 8),
         ("Since they last answered well", "s", "time() - max by (upstream) (schemabridge_upstream_last_success_timestamp_seconds{%s})" % UPSTREAM, "{{upstream}}", 8),
-        ("Bytes from and to them", "Bps", "sum by (upstream, direction) (rate(schemabridge_upstream_bytes_total{%s}[$__rate_interval]))" % UPSTREAM, "{{upstream}}: {{direction}}", 12),
-        ("Redirects", "short", "sum by (upstream, action) (rate(schemabridge_redirects_total{%s}[$__rate_interval]))" % UPSTREAM, "{{upstream}}: {{action}}", 12),
+        ("Bytes from and to them", "Bps", "sum by (upstream, direction) (rate(schemabridge_upstream_bytes_total{%s}[$__rate_interval]))" % UPSTREAM, "{{upstream}}: {{direction}}", 8),
+        ("Redirects", "short", "sum by (upstream, action) (rate(schemabridge_redirects_total{%s}[$__rate_interval]))" % UPSTREAM, "{{upstream}}: {{action}}", 8),
+        ("Until the gateway's credentials end", "s", "min by (upstream) (schemabridge_upstream_credential_expiry_timestamp_seconds{%s}) - time()" % UPSTREAM, "{{upstream}}", 8),
+    ]),
+    ("Layers", [
+        ("In work", "short", "sum by (instance) (schemabridge_layers_in_work{%s})" % SELECTED, "{{instance}}", 8),
+        ("Wanted", "short", "sum by (result) (rate(schemabridge_layer_reads_total{%s}[$__rate_interval]))" % SELECTED, "{{result}}", 8),
+        ("Made in the place of others", "Bps", "sum by (from, to) (rate(schemabridge_transcode_bytes_total{%s}[$__rate_interval]))" % SELECTED, "{{from}} to {{to}}", 8),
     ]),
     ("Memory and store", [
         ("What is remembered", "short", "sum by (cache, result) (rate(schemabridge_cache_requests_total{%s}[$__rate_interval]))" % SELECTED, "{{cache}}: {{result}}", 8),
