@@ -33,4 +33,4 @@ for values in "$chart"/ci/*-values.yaml; do
     diff <("$HELM" template gateway "$chart" --kube-version 1.31 --values "$values") \
         <("$HELM" template gateway "$HELM_CONFIG_HOME"/schemabridge-*.tgz --kube-version 1.31 --values "$values")
 done
-"$tools/python/bin/python" -B tests/helm/chart.py
+"$tools/python/bin/python" -B -m unittest discover --start-directory tests/helm --pattern '*.py'
