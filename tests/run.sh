@@ -23,7 +23,8 @@ trap '[[ -z "$tools" ]] || kill "$tools" || true; rm -f "$log"' EXIT
 
 section 'Debian packages'
 tests/packages.sh build-essential curl openssl nghttp2-client docker-registry skopeo zstd podman buildah containerd docker.io python3-venv \
-    exfat-fuse exfatprogs squid bsdutils systemd prometheus chromium
+    exfat-fuse exfatprogs squid bsdutils systemd prometheus chromium binutils debootstrap docker-compose haproxy lintian nginx \
+    procps strace
 # A node of another origin brings its own npm, which Debian's would be at odds with.
 command -v npm >/dev/null || tests/packages.sh nodejs npm
 
@@ -54,9 +55,17 @@ tests/helm.sh
 section 'Alerts and dashboard'
 tests/alerts.sh
 
-section 'Real tests: real registries and real clients'
 if ((EUID != 0)); then
     echo "dockerd, containerd, podman and buildah can be started by root only: run this as root" >&2
     exit 1
 fi
+
+section 'What is deployed: built for older machines, packaged, and read by what reads it'
+portable="$(deploy/build.sh portable)"
+debian_11="$(deploy/bullseye.sh)"
+tests/deploy.sh "$portable" "$debian_11"
+tests/image.sh "$portable" "$debian_11"
+tests/samples.sh "$portable"
+
+section 'Real tests: real registries and real clients'
 cargo test --locked --test real

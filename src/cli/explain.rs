@@ -161,12 +161,12 @@ fn children(stored: &Manifest) -> Vec<Child> {
 }
 
 /// Nobody calls here whose credentials could be passed through, so docker's own are used.
-fn dockers_own() -> Authentication {
+pub(super) fn dockers_own() -> Authentication {
     let file = config::docker_config();
     file.map_or(Authentication::Anonymous, |file| Authentication::DockerConfig { file, search_path: None })
 }
 
-fn request_of(client: &KnownClient, path: &str) -> Result<Request<Empty<Bytes>>, Failure> {
+pub(super) fn request_of(client: &KnownClient, path: &str) -> Result<Request<Empty<Bytes>>, Failure> {
     let mut request = Request::builder().uri(path).body(Empty::new())?;
     let headers = request.headers_mut();
     for line in client.accept {
@@ -186,7 +186,7 @@ async fn verdict(client: &KnownClient, response: Response<Body>, outcome: &Outco
     Verdict { client: client.name, status: status.as_u16(), served: outcome.served, media_type, digest, why }
 }
 
-async fn words_of(response: Response<Body>) -> Option<String> {
+pub(super) async fn words_of(response: Response<Body>) -> Option<String> {
     let body = response.into_body().collect().await.ok()?.to_bytes();
     let errors: serde_json::Value = serde_json::from_slice(&body).ok()?;
     errors.pointer("/errors/0/message")?.as_str().map(str::to_owned)

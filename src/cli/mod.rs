@@ -17,6 +17,7 @@ mod telemetry;
 #[cfg(feature = "otel")]
 mod traces;
 mod translate;
+mod warm;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -51,6 +52,8 @@ enum Command {
     Healthcheck(healthcheck::Arguments),
     /// Let a running gateway forget what tags name, so that it asks the upstream when they are asked for next
     Refresh(refresh::Arguments),
+    /// Make what clients would wait for ahead, into the store of a gateway
+    Warm(Box<warm::Arguments>),
     /// Look at a store, or clear it up
     #[command(subcommand)]
     Store(Box<store::Command>),
@@ -75,6 +78,7 @@ pub fn run() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
+        Command::Warm(arguments) => warm::run(&arguments, &file),
         Command::Store(command) => store::run(*command),
         Command::ClientConfig(arguments) => client_config::run(&arguments),
         Command::Version => print(concat!("schemabridge ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),

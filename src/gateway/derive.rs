@@ -320,6 +320,36 @@ impl Gateway {
         self.shared.store.keep(recipe, derived.bytes.clone()).await
     }
 
+    /// Keeps a schema 1 that a client pushed as derived from the document of its recipe, which is stored in its place.
+    pub(super) async fn keep_pushed(&self, recipe: Recipe, pushed: &Manifest) -> Result<(), StoreFailure> {
+        self.shared.store.keep(&recipe, pushed.bytes().clone()).await.map(drop)
+    }
+
+    /// From here on a client that reads schema 1 gets under the tag what was pushed, as long as it is remembered.
+    pub(super) async fn serve_pushed_again(&self, recipe: Recipe, pushed: &Manifest) {
+        let dish = Dish {
+            repository: recipe.repository.clone(),
+            tag: recipe.tag.clone(),
+            source: recipe.source.clone(),
+            target: recipe.target,
+            shape: None,
+            layers: recipe.layers,
+        };
+        let derived = Derived {
+            bytes: pushed.bytes().clone(),
+            digest: pushed.digest().clone(),
+            format: Format::Schema1,
+            blobs: Vec::new(),
+        };
+        let kept = self.remember_kept(derived, recipe.clone(), Completeness::Whole).await;
+        self.memory.forget_derived(&dish).await;
+        let _ = self.memory.derived_or(dish.clone(), async { Ok::<_, Obstacle>(kept) }).await;
+        let claim = dish.key(&self.options.upstream_name, self.shared.edition);
+        let store = self.shared.store.clone();
+        // Best effort: other replicas make another schema 1 of it, which says the same.
+        tokio::spawn(async move { store.settle(&claim, Some(&recipe)).await });
+    }
+
     async fn remember_kept(&self, derived: Derived, recipe: Recipe, completeness: Completeness) -> Arc<Kept> {
         let scope = recipe.scope();
         let known = self.memory.handed(&scope, &derived.digest).await;
@@ -367,7 +397,7 @@ impl Gateway {
         Ok((derived, recipe, completeness))
     }
 
-    async fn cook_image(&self, order: &Order, key: Option<Arc<SigningKey>>) -> Result<Cooked, Obstacle> {
+    pub(super) async fn cook_image(&self, order: &Order, key: Option<Arc<SigningKey>>) -> Result<Cooked, Obstacle> {
         let cell = cell(order).ok_or_else(|| {
             let (from, to) = (order.stored.format(), order.target);
             Obstacle::Untranslatable(format!("there is no translation from {} to {}", from.name(), to.name()))
@@ -480,8 +510,8 @@ impl Gateway {
 }
 
 /// A document that was made, with what its recipe says of the making.
-struct Cooked {
-    derived: Derived,
+pub(super) struct Cooked {
+    pub(super) derived: Derived,
     config: Option<Digest>,
     gzip_layers: Vec<StandIn>,
 }

@@ -6,7 +6,7 @@ use http::header::{
 };
 use http::{Response, StatusCode};
 
-use crate::image::digest::InvalidDigest;
+use crate::image::digest::{Digest, InvalidDigest};
 use crate::image::reference::InvalidReference;
 use crate::negotiate::Refusal;
 use crate::store::StoreFailure;
@@ -98,6 +98,20 @@ pub enum Fault {
     /// The layers of the image are still being read for its translation. The text says how far that is.
     #[error("the layers of this image are being read so that it can be translated: {0}; pull it again in a while")]
     LayersInWork(String),
+    /// A pushed schema 1 whose signature is no good. The text reads after "the manifest ".
+    #[error("the manifest {0}; nothing was written")]
+    SignatureInvalid(String),
+    /// A pushed image names a layer that its repository does not have.
+    #[error("the image names the layer {0}, which the repository does not have; push it first. Nothing was written")]
+    LayerMissing(Digest),
+    /// A pushed schema 1 that the upstream does not take, and of which nothing else can be made.
+    #[error("the registry does not take schema 1, and this image cannot be translated: {0}; nothing was written")]
+    PushUntranslatable(String),
+    /// The layers of a pushed image could not be read in the time that its client waits.
+    #[error(
+        "the layers of this image were not read within {0} s; what is known of them by then is kept, so push it again"
+    )]
+    PushInWork(u64),
     /// A task of the gateway ended without an answer.
     #[error("the gateway failed while it worked on this request")]
     Internal,
@@ -136,18 +150,24 @@ impl Fault {
             Self::Refused(_) | Self::Unacceptable(_) | Self::Malformed(_) | Self::LegacyRefusal(_) => {
                 StatusCode::NOT_ACCEPTABLE
             }
-            Self::Store(_) | Self::SigningKey(_) | Self::LoginsBusy | Self::Busy(_) | Self::LayersInWork(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Store(_)
+            | Self::SigningKey(_)
+            | Self::LoginsBusy
+            | Self::Busy(_)
+            | Self::LayersInWork(_)
+            | Self::PushInWork(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::LoginWanted(_) => StatusCode::UNAUTHORIZED,
             Self::TooManyLogins(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NameInvalid(_) | Self::ReferenceInvalid(_) | Self::DigestInvalid(_) | Self::BadRequest(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::NameInvalid(_)
+            | Self::ReferenceInvalid(_)
+            | Self::DigestInvalid(_)
+            | Self::BadRequest(_)
+            | Self::SignatureInvalid(_)
+            | Self::PushUntranslatable(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::NotFound | Self::Lost | Self::UnknownUpstream(_) => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::Lost | Self::UnknownUpstream(_) | Self::LayerMissing(_) => StatusCode::NOT_FOUND,
             Self::CertificateWanted | Self::RepositoryDenied(_) => StatusCode::FORBIDDEN,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -162,6 +182,9 @@ impl Fault {
             | Self::Malformed(_)
             | Self::LegacyRefusal(_)
             | Self::NotAllowed(_) => "UNSUPPORTED",
+            Self::SignatureInvalid(_) => "MANIFEST_UNVERIFIED",
+            Self::LayerMissing(_) => "BLOB_UNKNOWN",
+            Self::PushUntranslatable(_) => "MANIFEST_INVALID",
             Self::NameInvalid(_) => "NAME_INVALID",
             Self::UnknownUpstream(_) => "NAME_UNKNOWN",
             Self::RepositoryDenied(_) => "DENIED",
@@ -176,6 +199,7 @@ impl Fault {
             | Self::LoginsBusy
             | Self::Busy(_)
             | Self::LayersInWork(_)
+            | Self::PushInWork(_)
             | Self::NotFound
             | Self::Lost
             | Self::Upstream(_)
@@ -209,7 +233,7 @@ impl Fault {
             Self::TooManyLogins(seconds) | Self::Busy(seconds) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
             }
-            Self::LayersInWork(_) => {
+            Self::LayersInWork(_) | Self::PushInWork(_) => {
                 headers.insert(RETRY_AFTER, LAYERS_RETRY_AFTER);
             }
             Self::LoginsBusy => {

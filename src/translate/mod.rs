@@ -16,6 +16,7 @@ pub mod sign;
 pub mod table;
 mod v1_container;
 mod v1_image;
+mod verify;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ pub use schema1_to_schema2::layers_read;
 pub use sign::{SigningKey, signed};
 pub use table::{cell, cell_for, upgrade_for};
 pub use v1_image::V1Fault;
+pub use verify::{BadSignature, verify};
 
 /// Raised with every change to a byte that a translation writes.
 pub const EDITION: u32 = 1;

@@ -96,7 +96,7 @@ impl fmt::Debug for SigningKey {
 }
 
 /// Base32 of the first 30 bytes of SHA-256 over the `SubjectPublicKeyInfo`, a colon after every four characters.
-fn key_id(point: &[u8]) -> String {
+pub(super) fn key_id(point: &[u8]) -> String {
     const HASHED_BYTES: usize = 30;
     let hash = Sha256::new().chain_update(SPKI_PREFIX).chain_update(point).finalize();
     let letters = BASE32.encode(hash.get(..HASHED_BYTES).unwrap_or_default());

@@ -53,6 +53,8 @@ pub struct Contents {
     places: BTreeMap<String, Bytes>,
     door: Door,
     negotiates: bool,
+    /// How a pushed schema 1 is refused: a status and the code of the error.
+    pub refuses_schema1: Option<(u16, &'static str)>,
     pub locations: Locations,
     address: SocketAddr,
     uploads_begun: usize,
@@ -80,6 +82,7 @@ impl Contents {
             places: BTreeMap::new(),
             door: Door::default(),
             negotiates: false,
+            refuses_schema1: None,
             locations: Locations::Absolute,
             address,
             uploads_begun: 0,
@@ -292,6 +295,9 @@ impl Contents {
         let Ok(manifest) = serde_json::from_slice::<serde_json::Value>(&request.body) else {
             return Answer::error(400, "MANIFEST_INVALID", "manifest invalid");
         };
+        if let Some((status, code)) = self.refuses_schema1.filter(|_| manifest["schemaVersion"] == 1) {
+            return Answer::error(status, code, "schema 1 is not taken");
+        }
         let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
         for blob in layers.iter().chain([&manifest["config"]]).filter_map(|blob| blob["digest"].as_str()) {
             if self.blob(name, blob).is_none() {

@@ -1,4 +1,7 @@
-//! Requests that write: refused unless the operator lets them through, and then passed on as they are.
+//! Requests that write: refused unless the operator lets them through, and then passed on as they are. Only a schema 1 that
+//! the upstream does not take becomes another document on the way.
+
+mod schema1;
 
 use std::sync::Arc;
 
@@ -14,15 +17,22 @@ use crate::store::Scope;
 use crate::translate::empty_layer;
 use crate::upstream::{Failure, ForwardRequest, RequestBody, StreamedBody};
 
-use super::body::Body;
-use super::exchange::Exchange;
-use super::fault::Fault;
-use super::route::Route;
-use super::{Gateway, Pushes};
+use crate::gateway::body::Body;
+use crate::gateway::exchange::Exchange;
+use crate::gateway::fault::Fault;
+use crate::gateway::route::Route;
+use crate::gateway::{Gateway, Pushes};
+
+/// The media type of a blob that is uploaded.
+const BLOB: &str = "application/octet-stream";
 
 impl Gateway {
     /// Answers a request that is neither GET nor HEAD.
-    pub(super) async fn push(self: &Arc<Self>, exchange: &mut Exchange, route: Route) -> Result<Response<Body>, Fault> {
+    pub(in crate::gateway) async fn push(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        route: Route,
+    ) -> Result<Response<Body>, Fault> {
         let method = exchange.head.method.clone();
         if !matches!(method, Method::PUT | Method::POST | Method::PATCH | Method::DELETE) {
             return Err(Fault::NotAllowed(format!("{method} is not a method of a registry")));
@@ -33,9 +43,8 @@ impl Gateway {
             )));
         }
         match route {
-            Route::Manifest { repository, .. } if method == Method::PUT => {
-                self.put_manifest(exchange, &repository).await?;
-                self.pass_push(exchange).await
+            Route::Manifest { repository, reference } if method == Method::PUT => {
+                self.put_manifest(exchange, &repository, &reference).await
             }
             Route::Manifest { repository, reference: Reference::Digest(digest) } if method == Method::DELETE => {
                 self.refuse_to_delete_derived(exchange, &repository, &digest).await?;
@@ -77,7 +86,7 @@ impl Gateway {
 
     /// Where an upload goes on: the upstream's URL as it is at the gateway, the opaque query untouched. Absolute, because
     /// Docker up to 1.9 takes it as it is.
-    pub(super) fn location_at_the_gateway(
+    pub(in crate::gateway) fn location_at_the_gateway(
         &self,
         exchange: &Exchange,
         location: &HeaderValue,
@@ -95,24 +104,44 @@ impl Gateway {
 
     /// Makes sure that the upstream has what the manifest names: the client was told that the empty layer exists, and so
     /// did not send it.
-    async fn put_manifest(self: &Arc<Self>, exchange: &mut Exchange, repository: &Repository) -> Result<(), Fault> {
+    async fn put_manifest(
+        self: &Arc<Self>,
+        exchange: &mut Exchange,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Response<Body>, Fault> {
         let bytes = exchange.whole_body(MANIFEST_BYTES_MAX).await?;
-        if Manifest::parse(bytes.clone()).is_ok_and(|manifest| names_empty_layer(&manifest)) {
-            self.upload_empty_layer(exchange, repository).await?;
+        let manifest = Manifest::parse(bytes.clone()).ok();
+        if manifest.as_ref().is_some_and(names_empty_layer) {
+            let empty_layer = Bytes::from_static(&empty_layer::BYTES);
+            self.upload(exchange, repository, empty_layer::digest(), empty_layer).await?;
         }
         exchange.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         exchange.body = Some(RequestBody::Whole(bytes));
-        Ok(())
+        match (self.pass_push(exchange).await, manifest) {
+            (Err(Fault::Upstream(Failure::Refused(refusal))), Some(manifest))
+                if matches!(manifest.content(), Content::Schema1(_)) && schema1::is_about_the_format(&refusal) =>
+            {
+                self.put_as_schema2(exchange, repository, reference, manifest).await
+            }
+            (answered, _) => answered,
+        }
     }
 
-    async fn upload_empty_layer(&self, exchange: &Exchange, repository: &Repository) -> Result<(), Fault> {
-        let digest = empty_layer::digest();
+    /// Sees to it that the repository has a blob.
+    async fn upload(
+        &self,
+        exchange: &Exchange,
+        repository: &Repository,
+        digest: &Digest,
+        bytes: Bytes,
+    ) -> Result<(), Fault> {
         let head = self.send(exchange, Method::HEAD, format!("/v2/{repository}/blobs/{digest}"), None, None).await?;
         if head.status() == StatusCode::OK {
             return Ok(());
         }
         let opened = self
-            .send(exchange, Method::POST, format!("/v2/{repository}/blobs/uploads/"), None, Some(Bytes::new()))
+            .send(exchange, Method::POST, format!("/v2/{repository}/blobs/uploads/"), None, Some((BLOB, Bytes::new())))
             .await?;
         let url = match (opened.status(), opened.headers().get(LOCATION).and_then(|value| value.to_str().ok())) {
             (StatusCode::ACCEPTED, Some(location)) => self.upload_url(location)?,
@@ -126,8 +155,7 @@ impl Gateway {
         };
         let path = self.path_at_the_upstream(&url);
         let path = path.split('?').next().unwrap_or_default().to_owned();
-        let bytes = Bytes::from_static(&empty_layer::BYTES);
-        let put = self.send(exchange, Method::PUT, path, Some(query), Some(bytes)).await?;
+        let put = self.send(exchange, Method::PUT, path, Some(query), Some((BLOB, bytes))).await?;
         if put.status() == StatusCode::CREATED { Ok(()) } else { Err(self.upstream.refused(put).await.into()) }
     }
 
@@ -147,14 +175,15 @@ impl Gateway {
         method: Method,
         path: String,
         query: Option<String>,
-        body: Option<Bytes>,
+        body: Option<(&'static str, Bytes)>,
     ) -> Result<Response<StreamedBody>, Fault> {
         let mut headers = HeaderMap::new();
-        if let Some(body) = &body {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        if let Some((media_type, bytes)) = &body {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         }
-        let request = ForwardRequest { method, path, query, headers, body: body.map(RequestBody::Whole) };
+        let body = body.map(|(_, bytes)| RequestBody::Whole(bytes));
+        let request = ForwardRequest { method, path, query, headers, body };
         Ok(self.upstream.forward(&exchange.caller, request).await?)
     }
 
