@@ -16,6 +16,12 @@ class Documents(unittest.TestCase):
         version = re.search(r'^version = "(.+)"$', pathlib.Path("Cargo.toml").read_text(), re.MULTILINE)[1]
         self.assertEqual(yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"], version)
 
+    def test_the_image_is_what_the_chart_takes_it_for(self):
+        image = pathlib.Path("deploy/Dockerfile").read_text()
+        self.assertIn('\nENTRYPOINT ["/usr/bin/schemabridge"]\n', image)
+        pod = yaml.safe_load((CHART / "values.yaml").read_text())["podSecurityContext"]
+        self.assertIn(f"\nUSER {pod['runAsUser']}:{pod['runAsGroup']}\n", image)
+
     def test_the_readme_has_every_value(self):
         self.assertEqual((CHART / "README.md").read_text(), text(), "run tests/helm/readme.py")
 
