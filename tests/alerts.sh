@@ -7,6 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+"${XDG_CACHE_HOME:-${HOME:?}/.cache}/schemabridge-tools/python/bin/yamllint" --strict --config-file tests/helm/yamllint.yaml deploy/prometheus
 promtool check rules deploy/prometheus/alerts.yml
 promtool test rules tests/alerts.yml
 diff <(python3 -B deploy/grafana/dashboard.py) deploy/grafana/schemabridge.json

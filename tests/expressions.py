@@ -3,9 +3,11 @@
     tests/expressions.py GATEWAY
 
 An expression over a series that is not there would never fire and never draw. So each selector in it has to find something
-after traffic of every kind, with the labels that it names; and each expression as a whole has to be one."""
+after traffic of every kind, with the labels that it names and their values; each label that a legend or a summary shows has to
+be one of the results'; and alerts on what went wrong here have to fire."""
 
 import contextlib
+import io
 import json
 import pathlib
 import re
@@ -13,6 +15,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -24,7 +27,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 60
 OLD = "docker/1.9.1 go/go1.4.3 git-commit/a34a1d5 kernel/3.16.0 os/linux arch/amd64"
-SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+# Alerts without a delay on what goes wrong in this test, once.
+WENT_WRONG = ["SchemabridgeReloadFailed", "SchemabridgeDigestMismatch", "SchemabridgeCertificateExpires"]
 
 sys.path.insert(0, str(ROOT / "benches"))
 sys.dont_write_bytecode = True
@@ -32,7 +36,8 @@ import image  # noqa: E402
 
 
 class Upstream(BaseHTTPRequestHandler):
-    """A registry of one image, which says how much it allows, and is away for one repository."""
+    """A registry of two images, which says how much it allows. It is away for one repository, lies of one, moved one, and
+    shows one only to the gateway."""
 
     protocol_version = "HTTP/1.1"
 
@@ -47,6 +52,10 @@ class Upstream(BaseHTTPRequestHandler):
         found = DOCUMENTS.get(path)
         if path.startswith("/v2/away/"):
             status, kind, content = 503, "text/plain", b"away\n"
+        elif path.startswith("/v2/private/") and "Authorization" not in self.headers:
+            status, kind, content = 401, "application/json", b'{"errors":[{"code":"UNAUTHORIZED","message":"who are you?"}]}'
+        elif path.startswith("/v2/moved/"):
+            status, kind, content = 307, "text/plain", b""
         elif path.startswith("/v2/liar/"):
             status, kind, content = 200, image.TYPES["oci"][0], b"{}"
         elif found:
@@ -58,9 +67,13 @@ class Upstream(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.send_header("RateLimit-Limit", "100;w=21600")
         self.send_header("RateLimit-Remaining", "76;w=21600")
+        if status == 401:
+            self.send_header("WWW-Authenticate", 'Basic realm="registry"')
+        if status == 307:
+            self.send_header("Location", path.replace("/v2/moved/", f"/v2/{image.REPOSITORY}/"))
         if status == 200 and "/manifests/" in path:
-            digest = path.rsplit("/", 1)[1] if path.startswith("/v2/liar/") and "sha256:" in path else image.digest(content)
-            self.send_header("Docker-Content-Digest", digest)
+            said = image.digest(b"something else") if path.startswith("/v2/liar/") else image.digest(content)
+            self.send_header("Docker-Content-Digest", said)
         self.end_headers()
         if with_body:
             self.wfile.write(content)
@@ -82,7 +95,25 @@ def documents():
         found[f"/v2/artifact/manifests/{reference}"] = (kind, json.dumps(artifact).encode())
     for content in (image.config(), *image.layers()):
         found[f"/v2/{image.REPOSITORY}/blobs/{image.digest(content)}"] = ("application/octet-stream", content)
+    found.update(packed())
     return found
+
+
+def packed():
+    """An image whose one layer is compressed with zstd."""
+    archive = io.BytesIO()
+    tarfile.open(fileobj=archive, mode="w").close()
+    layer = subprocess.run(["zstd", "--quiet", "--stdout"], input=archive.getvalue(), check=True, capture_output=True).stdout
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "history": [{"created_by": "COPY"}],
+                         "rootfs": {"type": "layers", "diff_ids": [image.digest(archive.getvalue())]}}).encode()
+    kind, config_kind, _ = image.TYPES["oci"]
+    content = json.dumps({
+        "schemaVersion": 2, "mediaType": kind,
+        "config": {"mediaType": config_kind, "digest": image.digest(config), "size": len(config)},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd", "digest": image.digest(layer), "size": len(layer)}],
+    }).encode()
+    found = {f"/v2/packed/manifests/{reference}": (kind, content) for reference in ("latest", image.digest(content))}
+    return found | {f"/v2/packed/blobs/{image.digest(blob)}": ("application/octet-stream", blob) for blob in (config, layer)}
 
 
 DOCUMENTS = documents()
@@ -140,36 +171,55 @@ def traffic(base, context):
     get(manifest("oci"), context, Accept=image.TYPES["schema2"][0], User_Agent="docker/17.03.2-ce go/go1.7.5 os/linux arch/amd64")
     get(base + "/v2/artifact/manifests/none", context, User_Agent=OLD)
     get(f"{base}/v2/{image.REPOSITORY}/blobs/{image.digest(image.config())}", context)
+    get(f"{base}/v2/moved/blobs/{image.digest(image.layers()[0])}", context, User_Agent=OLD)
+    get(base + "/v2/packed/manifests/latest", context, User_Agent=OLD)
+    get(base + "/v2/held/private/manifests/latest", context)
     get(base + "/v2/away/manifests/latest", context)
     get(base + "/v2/liar/manifests/latest", context, User_Agent=OLD)
 
 
+def break_store(directory, base, context):
+    """What would be kept cannot be any more: a file is where the directory was."""
+    directory.rename(directory.with_name("kept"))
+    directory.touch()
+    status, _, body = get(base + image.manifest_path("schema2"), context, Accept=image.TYPES["oci"][0])
+    if status != 503:
+        raise SystemExit(f"a translation that cannot be kept was answered with {status}: {body[:200]!r}")
+
+
 def certificate(directory):
+    """One that is about to expire."""
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "5",
          "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(directory / "key.pem"),
          "-out", str(directory / "certificate.pem")], check=True, capture_output=True)
     return directory / "certificate.pem", directory / "key.pem"
 
 
 def expressions():
-    """Each with where it stands, the dashboard's variables filled in."""
+    """Each with where it stands and the labels that are shown of its results, the dashboard's variables filled in."""
     import yaml
     for rule in yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"][0]["rules"]:
-        yield f"alert {rule['alert']}", rule["expr"]
+        shown = re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"]))
+        yield f"alert {rule['alert']}", rule["expr"], shown
     dashboard = json.loads((ROOT / "deploy/grafana/schemabridge.json").read_text())
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
-            yield f"panel {panel['title']!r}", filled(target["expr"])
+            yield f"panel {panel['title']!r}", filled(target["expr"]), re.findall(r"{{(\w+)}}", target["legendFormat"])
     for variable in dashboard["templating"]["list"]:
         found = re.fullmatch(r"label_values\((.*), (\w+)\)", str(variable["query"]))
         if found:
-            yield f"variable {variable['name']}", f"count by ({found[2]}) ({filled(found[1])})"
+            yield f"variable {variable['name']}", f"count by ({found[2]}) ({filled(found[1])})", [found[2]]
 
 
 def filled(expression):
     expression = expression.replace("$__rate_interval", "30s")
     return re.sub(r"\$(job|instance|upstream)\b", ".*", expression)
+
+
+def without_thresholds(expression):
+    """What an alert looks at, whether or not it is as bad as it waits for."""
+    return re.sub(r"(==|!=|<=?|>=?) *[\d.]+( *\* *\d+)?", "", expression)
 
 
 def selectors(expression):
@@ -190,8 +240,11 @@ def main():
         port, admin, prometheus = free_port(), free_port(), free_port()
         settings = directory / "gateway.toml"
         text = (f'listen = ["127.0.0.1:{port}"]\nadmin_listen = "127.0.0.1:{admin}"\nstore = "file://{directory}/store"\n'
-                f'tls_cert = ["{chain}"]\ntls_key = ["{key}"]\n'
+                f'tls_cert = ["{chain}"]\ntls_key = ["{key}"]\ntranscode = "zstd"\n'
                 f'[[upstream]]\nname = "one"\nurl = "http://127.0.0.1:{upstream.server_port}"\n'
+                f'[[upstream]]\nname = "held"\nurl = "http://127.0.0.1:{upstream.server_port}"\nprefix = "held"\n'
+                'aliases = ["held.example"]\n'
+                f'auth = {{ command = ["printf", \'{{"Username":"user","Secret":"password"}}\'], lifetime = "1h" }}\n'
                 f'[blob_cache]\ndirectory = "{directory}/blobs"\nmax_size = "64MiB"\n')
         settings.write_text(text)
         process = stack.enter_context(running([gateway, "serve", "--config", str(settings)], directory / "gateway.log"))
@@ -199,7 +252,7 @@ def main():
         context = ssl.create_default_context(cafile=str(chain))
         base = f"https://localhost:{port}"
         (directory / "prometheus.yml").write_text(
-            f"global: {{scrape_interval: 1s}}\n"
+            f"global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n"
             f"rule_files: [{ROOT}/deploy/prometheus/alerts.yml]\n"
             f"scrape_configs:\n  - job_name: schemabridge\n    static_configs: [{{targets: ['127.0.0.1:{admin}']}}]\n")
         stack.enter_context(running(
@@ -212,32 +265,40 @@ def main():
             _, _, body = get(f"http://127.0.0.1:{prometheus}/api/v1/query?{query}")
             return json.loads(body)
 
+        # What rises later has to have been seen before.
+        until("a scrape", lambda: evaluated("schemabridge_build_info")["data"]["result"])
         traffic(base, context)
         # A configuration that cannot be used, and then one that can.
         settings.write_text(text + "nonsense = 1\n")
-        until("a reload that fails", lambda: b'config_reloads_total{result="failed"}' in get(f"http://127.0.0.1:{admin}/metrics")[2])
+        until("a reload that fails", lambda: b'config_reloads_total{result="failed"} 1' in get(f"http://127.0.0.1:{admin}/metrics")[2])
         settings.write_text(text)
-        until("a reload", lambda: b'config_reloads_total{result="ok"}' in get(f"http://127.0.0.1:{admin}/metrics")[2])
+        until("a reload", lambda: b'config_reloads_total{result="ok"} 1' in get(f"http://127.0.0.1:{admin}/metrics")[2])
         traffic(base, context)
+        break_store(directory / "store", base, context)
         seen = set()
-        for where, expression in expressions():
+        for where, expression, shown in expressions():
             for selector in set(selectors(expression)):
-                # What an alert waits for need not have happened; what it is counted by has to be there.
-                asked = re.sub(r'(result|code|type)(!=|=~|=)"[^"]*",?', "", selector)
-                until(f"{where}: {asked} finds a series", lambda: evaluated(asked)["data"]["result"])
+                until(f"{where}: {selector} finds a series", lambda: evaluated(selector)["data"]["result"])
                 seen.add(selector)
             answer = evaluated(expression)
             if answer["status"] != "success":
                 raise SystemExit(f"{where}: {answer['error']}\n{expression}")
-            if where.startswith(("panel", "variable")):
-                until(f"{where} draws something: {expression}", lambda: evaluated(expression)["data"]["result"])
+            looked_at = without_thresholds(expression) if where.startswith("alert") else expression
+            results = until(f"{where} finds something: {looked_at}", lambda: evaluated(looked_at)["data"]["result"])
+            for label in shown:
+                if not any(result["metric"].get(label) for result in results):
+                    raise SystemExit(f"{where} shows the label {label}, which is not in {results[0]['metric']}")
         missing = evaluated("schemabridge_there_is_no_such_series")["data"]["result"]
         if missing or process.poll() is not None:
             raise SystemExit("a series that is not there was found, or the gateway ended")
+        for alert in WENT_WRONG:
+            until(f"the alert {alert} fires", lambda: evaluated(f'ALERTS{{alertname="{alert}",alertstate="firing"}}')["data"]["result"])
         rules = json.loads(get(f"http://127.0.0.1:{prometheus}/api/v1/rules")[2])["data"]["groups"][0]["rules"]
-        unhealthy = [rule["name"] for rule in rules if rule.get("lastError")]
+        unhealthy = [rule["name"] for rule in rules if rule["health"] != "ok"]
         if unhealthy:
             raise SystemExit(f"Prometheus cannot evaluate {unhealthy}")
+        scraped = get(f"http://127.0.0.1:{admin}/metrics")[2]
+        subprocess.run(["promtool", "check", "metrics"], input=scraped, check=True)
         print(f"{len(list(expressions()))} expressions over {len(seen)} selectors: all find what they are about")
 
 

@@ -27,4 +27,10 @@ yamllint --strict --config-file tests/helm/yamllint.yaml "$chart/Chart.yaml" "$c
 for values in "$chart"/ci/*-values.yaml; do
     "$HELM" lint --strict --quiet --kube-version 1.31 "$chart" --values "$values"
 done
-exec "$tools/python/bin/python" -B tests/helm/chart.py
+# What is in the package is what is in the folder.
+"$HELM" package "$chart" --destination "$HELM_CONFIG_HOME" >/dev/null
+for values in "$chart"/ci/*-values.yaml; do
+    diff <("$HELM" template gateway "$chart" --kube-version 1.31 --values "$values") \
+        <("$HELM" template gateway "$HELM_CONFIG_HOME"/schemabridge-*.tgz --kube-version 1.31 --values "$values")
+done
+"$tools/python/bin/python" -B -m unittest discover --start-directory tests/helm --pattern '*.py'

@@ -16,9 +16,12 @@ ROWS = [
         ("Requests", "reqps", "sum by (route) (rate(schemabridge_http_requests_total{%s}[$__rate_interval]))" % UPSTREAM, "{{route}}", 8),
         ("Answers", "reqps", "sum by (code) (rate(schemabridge_http_requests_total{%s}[$__rate_interval]))" % UPSTREAM, "{{code}}", 8),
         ("Time to the first byte, 99 of 100", "s", "histogram_quantile(0.99, sum by (le, route) (rate(schemabridge_http_request_ttfb_seconds_bucket{%s}[$__rate_interval])))" % UPSTREAM, "{{route}}", 8),
+        ("Time to the last byte, 99 of 100", "s", "histogram_quantile(0.99, sum by (le, route) (rate(schemabridge_http_request_duration_seconds_bucket{%s}[$__rate_interval])))" % UPSTREAM, "{{route}}", 8),
+        ("Translations take, 99 of 100", "s", "histogram_quantile(0.99, sum by (le, from, to) (rate(schemabridge_translation_duration_seconds_bucket{%s}[$__rate_interval])))" % SELECTED, "{{from}} to {{to}}", 8),
         ("Bytes to clients", "Bps", "sum by (route) (rate(schemabridge_http_response_bytes_total{%s}[$__rate_interval]))" % UPSTREAM, "{{route}}", 8),
         ("Under way", "short", "sum by (route) (schemabridge_http_requests_in_flight{%s})" % SELECTED, "{{route}}", 8),
         ("Connections", "short", "sum by (instance) (schemabridge_connections_open{%s})" % SELECTED, "{{instance}}", 8),
+        ("Connections that were cut", "short", "sum by (reason) (rate(schemabridge_connections_cut_total{%s}[$__rate_interval]))" % SELECTED, "{{reason}}", 8),
     ]),
     ("Registries", [
         ("Requests to them", "reqps", "sum by (upstream, operation) (rate(schemabridge_upstream_requests_total{%s}[$__rate_interval]))" % UPSTREAM, "{{upstream}}: {{operation}}", 8),
@@ -27,6 +30,14 @@ ROWS = [
         ("Left alone (2), tried (1)", "short", "max by (upstream) (schemabridge_upstream_breaker_state{%s})" % UPSTREAM, "{{upstream}}", 8),
         ("Requests that they allow still", "short", "min by (upstream) (schemabridge_upstream_rate_limit_remaining{%s})" % UPSTREAM, "{{upstream}}", 8),
         ("Since they last answered well", "s", "time() - max by (upstream) (schemabridge_upstream_last_success_timestamp_seconds{%s})" % UPSTREAM, "{{upstream}}", 8),
+        ("Bytes from and to them", "Bps", "sum by (upstream, direction) (rate(schemabridge_upstream_bytes_total{%s}[$__rate_interval]))" % UPSTREAM, "{{upstream}}: {{direction}}", 8),
+        ("Redirects", "short", "sum by (upstream, action) (rate(schemabridge_redirects_total{%s}[$__rate_interval]))" % UPSTREAM, "{{upstream}}: {{action}}", 8),
+        ("Until the gateway's credentials end", "s", "min by (upstream) (schemabridge_upstream_credential_expiry_timestamp_seconds{%s}) - time()" % UPSTREAM, "{{upstream}}", 8),
+    ]),
+    ("Layers", [
+        ("In work", "short", "sum by (instance) (schemabridge_layers_in_work{%s})" % SELECTED, "{{instance}}", 8),
+        ("Wanted", "short", "sum by (result) (rate(schemabridge_layer_reads_total{%s}[$__rate_interval]))" % SELECTED, "{{result}}", 8),
+        ("Made in the place of others", "Bps", "sum by (from, to) (rate(schemabridge_transcode_bytes_total{%s}[$__rate_interval]))" % SELECTED, "{{from}} to {{to}}", 8),
     ]),
     ("Memory and store", [
         ("What is remembered", "short", "sum by (cache, result) (rate(schemabridge_cache_requests_total{%s}[$__rate_interval]))" % SELECTED, "{{cache}}: {{result}}", 8),
@@ -34,7 +45,14 @@ ROWS = [
         ("Operations of the store", "short", "sum by (operation, result) (rate(schemabridge_store_operations_total{%s}[$__rate_interval]))" % SELECTED, "{{operation}}: {{result}}", 8),
         ("Documents in memory", "bytes", "sum by (cache) (schemabridge_cache_bytes{%s})" % SELECTED, "{{cache}}", 8),
         ("Blobs that are kept", "bytes", "sum by (instance) (schemabridge_blob_cache_bytes{%s})" % SELECTED, "{{instance}}", 8),
-        ("Memory of the process", "bytes", "sum by (instance) (process_resident_memory_bytes{%s})" % SELECTED, "{{instance}}", 8),
+        ("Blobs that were asked for", "short", "sum by (result) (rate(schemabridge_blob_cache_requests_total{%s}[$__rate_interval]))" % SELECTED, "{{result}}", 8),
+    ]),
+    ("The process", [
+        ("Memory", "bytes", "sum by (instance) (process_resident_memory_bytes{%s})" % SELECTED, "{{instance}}", 8),
+        ("Processor", "short", "sum by (instance) (rate(process_cpu_seconds_total{%s}[$__rate_interval]))" % SELECTED, "{{instance}}", 8),
+        ("Open files, of those that it may have", "percentunit", "max by (instance) (process_open_fds{%s} / process_max_fds{%s})" % (SELECTED, SELECTED), "{{instance}}", 8),
+        ("Until certificates expire", "s", "min by (certificate) (schemabridge_tls_cert_not_after_timestamp_seconds{%s}) - time()" % SELECTED, "{{certificate}}", 12),
+        ("Since the configuration was last read well", "s", "time() - max by (instance) (schemabridge_config_last_reload_success_timestamp_seconds{%s})" % SELECTED, "{{instance}}", 12),
     ]),
 ]
 

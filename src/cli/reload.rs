@@ -36,6 +36,10 @@ struct Reload {
 
 impl Metrics {
     pub(super) fn register(&self, registry: &mut Registry) {
+        // Shown from the start, so that an alert on the first failure has something to rise from.
+        for taken in [Taken::Ok, Taken::Failed] {
+            drop(self.reloads.get_or_create(&Reload { result: taken.as_str() }));
+        }
         let reloads = self.reloads.clone();
         registry.register("config_reloads", "Times that the configuration was read again, by how that ended", reloads);
         registry.register(

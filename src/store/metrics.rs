@@ -43,6 +43,8 @@ impl Metrics {
             "Objects of the store that were found damaged",
             self.damaged.clone(),
         );
+        // Shown from the start, so that an alert on the first removal has something to rise from.
+        self.note_swept(&Swept::default());
         let removed = self.removed.clone();
         registry.register("store_removed_objects", "Objects that the background sweep removed, by kind", removed);
     }

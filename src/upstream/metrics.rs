@@ -280,6 +280,7 @@ impl Meter {
             "5xx",
             "rate_limited",
             "digest_mismatch",
+            "auth",
         ] {
             drop(self.errors_of(kind));
         }

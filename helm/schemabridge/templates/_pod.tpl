@@ -27,7 +27,13 @@
     {{- end }}
   {{- end }}
   ports:
-    - {name: registry, containerPort: {{ include "schemabridge.port" (include "schemabridge.listen" .) }}, protocol: TCP}
+    - name: registry
+      containerPort: {{ include "schemabridge.port" (include "schemabridge.listen" .) }}
+      protocol: TCP
+      {{- if .Values.hostPort.enabled }}
+      hostPort: {{ .Values.hostPort.port }}
+      hostIP: {{ .Values.hostPort.ip }}
+      {{- end }}
     - {name: admin, containerPort: {{ include "schemabridge.port" (include "schemabridge.adminListen" .) }}, protocol: TCP}
   startupProbe:
     {{- include "schemabridge.probe" (list . "/startupz" (dict "periodSeconds" 1 "failureThreshold" 60) .Values.startupProbe) | nindent 4 }}
@@ -64,7 +70,8 @@
 {{- $root := index . 0 -}}
 {{- $get := dict "path" (index . 1) "port" "admin" -}}
 {{- if include "schemabridge.isOnNode" $root -}}
-{{- $_ := set $get "host" (include "schemabridge.adminListen" $root | splitList ":" | first | replace "0.0.0.0" "127.0.0.1") -}}
+{{- $host := include "schemabridge.host" (include "schemabridge.adminListen" $root) -}}
+{{- $_ := set $get "host" (get (dict "0.0.0.0" "127.0.0.1" "::" "::1") $host | default $host) -}}
 {{- end -}}
 {{- mergeOverwrite (dict "httpGet" $get) (index . 2) (index . 3) | toYaml -}}
 {{- end -}}
@@ -92,9 +99,9 @@
 {{- with .Values.caBundle.existingConfigMap }}
 - {name: ca, path: ca, configMap: {{ . }}}
 {{- end }}
-{{- range .Values.upstreams }}
+{{- range $index, $upstream := .Values.upstreams }}
 {{- if .existingSecret }}
-- {name: {{ printf "upstream-%s" .name | replace "." "-" | lower | trunc 63 | trimSuffix "-" }}, path: upstreams/{{ .name }}, secret: {{ .existingSecret }}}
+- {name: upstream-{{ $index }}, path: upstreams/{{ .name }}, secret: {{ .existingSecret }}}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -144,7 +151,7 @@ spec:
         - client-config
         - containerd
         - --gateway
-        - http://{{ include "schemabridge.listen" . }}
+        - {{ ternary "https" "http" .Values.tls.enabled }}://{{ include "schemabridge.addressOnNode" . }}
         {{- range .Values.nodeConfig.registries }}
         - --upstream
         - {{ . | quote }}
@@ -207,7 +214,7 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- $tolerations := .Values.tolerations }}
-  {{- if and (include "schemabridge.isOnNode" .) (not $tolerations) }}
+  {{- if and (eq .Values.kind "DaemonSet") (not $tolerations) }}
   {{- $tolerations = list (dict "operator" "Exists") }}
   {{- end }}
   {{- with $tolerations }}
@@ -231,7 +238,7 @@ spec:
           {{- include "schemabridge.selectorLabels" . | nindent 10 }}
   {{- end }}
   {{- $priority := .Values.priorityClassName }}
-  {{- if and (include "schemabridge.isOnNode" .) (not $priority) }}
+  {{- if and (eq .Values.kind "DaemonSet") (not $priority) }}
   {{- $priority = "system-node-critical" }}
   {{- end }}
   {{- with $priority }}
