@@ -16,14 +16,13 @@ import index
 import service
 import store
 from peers import CORES, Peers, free_port
+from service import BLOB, BLOB_BYTES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GATEWAY = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release/schemabridge"
 # The client of the measurements: reads schema 1 only.
 DOCKER_1_9 = "docker/1.9.1 go/go1.4.3 git-commit/a34a1d5 kernel/4.1.13 os/linux arch/amd64"
 CONNECTIONS = 32
-BLOB_BYTES = 1 << 30
-BLOB = f"/v2/{image.REPOSITORY}/blobs/sha256:{'0' * 64}"
 STREAMS = 64
 STREAMS_SECONDS_MAX = 90
 
@@ -214,14 +213,7 @@ def run_heads(program, mode, peer, seconds):
 def blob(bench):
     """A blob of 1 GiB beside `proxy_pass`, both in front of one nginx; then the memory of 64 streams at once."""
     peers = bench.peers
-    root = peers.directory / "origin"
-    file = root / BLOB.lstrip("/")
-    file.parent.mkdir(parents=True)
-    with open(file, "wb") as out:
-        out.truncate(BLOB_BYTES)
-    port = free_port()
-    origin = peers.nginx(f"  access_log off;\n  server {{ listen 127.0.0.1:{port}; root {root};\n"
-                         f"    default_type application/octet-stream; }}\n", port)
+    origin = peers.origin(BLOB, BLOB_BYTES)
     gateway, proxy = peers.gateway(origin.url), reverse_proxy(peers, origin)
     download(origin)  # into the page cache
     values = bench.compare("blob of 1 GiB", download, ("gateway", gateway), ("nginx", proxy))

@@ -88,6 +88,16 @@ class Peers(contextlib.ExitStack):
             f"http:\n  addr: 127.0.0.1:{port}\n")
         return self.start(["docker-registry", "serve", str(settings)], port)
 
+    def origin(self, path, size):
+        """nginx that serves a file of so many zero bytes at this path."""
+        port, root = free_port(), self.directory / "origin"
+        file = root / path.lstrip("/")
+        file.parent.mkdir(parents=True)
+        with open(file, "wb") as out:
+            out.truncate(size)
+        return self.nginx(f"  access_log off;\n  server {{ listen 127.0.0.1:{port}; root {root};\n"
+                          f"    default_type application/octet-stream; }}\n", port)
+
     def nginx(self, servers, port):
         """nginx with as many workers as the gateway has, and these `server` blocks, one of which listens on `port`."""
         settings = self.directory / f"nginx-{port}.conf"

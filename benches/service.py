@@ -26,14 +26,7 @@ def tls(bench):
     """A blob of 1 GiB through TLS, beside nginx' TLS in front of the same nginx."""
     peers = bench.peers
     certificate, key = self_signed(peers.directory)
-    root = peers.directory / "origin"
-    file = root / BLOB.lstrip("/")
-    file.parent.mkdir(parents=True)
-    with open(file, "wb") as out:
-        out.truncate(BLOB_BYTES)
-    port = free_port()
-    origin = peers.nginx(f"  access_log off;\n  server {{ listen 127.0.0.1:{port}; root {root};\n"
-                         f"    default_type application/octet-stream; }}\n", port)
+    origin = peers.origin(BLOB, BLOB_BYTES)
     gateway = peers.gateway(origin.url, "--tls-cert", str(certificate), "--tls-key", str(key))
     port = free_port()
     proxy = peers.nginx(
