@@ -132,8 +132,7 @@ impl Gateway {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Arc<Manifest>, Obstacle> {
-        if let Some(manifest) = self.memory.stored(repository, digest).await {
-            self.count_asked(Remembered::Manifest, Asked::Hit);
+        if let Some(manifest) = self.remembered(repository, digest).await {
             return Ok(manifest);
         }
         let read = |gateway: Arc<Self>, caller: Caller| {
@@ -161,12 +160,17 @@ impl Gateway {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Arc<Manifest>, Obstacle> {
-        if let Some(manifest) = self.memory.stored(repository, digest).await {
-            self.count_asked(Remembered::Manifest, Asked::Hit);
+        if let Some(manifest) = self.remembered(repository, digest).await {
             return Ok(manifest);
         }
         let _turn = self.shared.turns.take().await?;
         self.stored(caller, repository, digest).await
+    }
+
+    async fn remembered(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Manifest>> {
+        let manifest = self.memory.stored(repository, digest).await?;
+        self.count_asked(Remembered::Manifest, Asked::Hit);
+        Some(manifest)
     }
 
     async fn read_stored(
