@@ -17,24 +17,34 @@ pub struct Document {
     pub bytes: Bytes,
 }
 
+/// An object of a recipe and the bytes that were made by it.
+pub(super) fn below_recipe(recipe: &Recipe, bytes: &Bytes) -> Result<Bytes, serde_json::Error> {
+    // serde_json writes no line feed outside strings and escapes those within, so the first one ends the recipe.
+    let recipe = serde_json::to_vec(recipe)?;
+    let mut content = BytesMut::with_capacity(recipe.len() + 1 + bytes.len());
+    content.put_slice(&recipe);
+    content.put_u8(b'\n');
+    content.put_slice(bytes);
+    Ok(frame::wrap(&content))
+}
+
+/// What is in such an object; `None` where it is damaged, or says more than this version understands.
+pub(super) fn recipe_and_rest(object: &Bytes) -> Option<(Recipe, Bytes)> {
+    let content = frame::unwrap(object)?;
+    let line_length = content.iter().position(|byte| *byte == b'\n')?;
+    let recipe = serde_json::from_slice(content.get(..line_length)?).ok()?;
+    Some((recipe, content.slice(line_length + 1..)))
+}
+
 impl Document {
     /// The object of this document.
     pub(super) fn to_object(&self) -> Result<Bytes, serde_json::Error> {
-        // serde_json writes no line feed outside strings and escapes those within, so the first one ends the recipe.
-        let recipe = serde_json::to_vec(&self.recipe)?;
-        let mut content = BytesMut::with_capacity(recipe.len() + 1 + self.bytes.len());
-        content.put_slice(&recipe);
-        content.put_u8(b'\n');
-        content.put_slice(&self.bytes);
-        Ok(frame::wrap(&content))
+        below_recipe(&self.recipe, &self.bytes)
     }
 
     /// The document in an object; `None` where the object is damaged.
     pub fn from_object(object: &Bytes) -> Option<Self> {
-        let content = frame::unwrap(object)?;
-        let line_length = content.iter().position(|byte| *byte == b'\n')?;
-        let recipe: Recipe = serde_json::from_slice(content.get(..line_length)?).ok()?;
-        let bytes = content.slice(line_length + 1..);
+        let (recipe, bytes) = recipe_and_rest(object)?;
         verified(&recipe.derived, &bytes).ok()?;
         Some(Self { recipe, bytes })
     }

@@ -1,11 +1,12 @@
 //! Configs that were made with a document. Like recipes they stay: a config alone does not tell how it was made.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::image::digest::Digest;
 use crate::store::layout::{self, Name};
 use crate::store::recipe::{Recipe, Scope};
+use crate::store::record::{below_recipe, recipe_and_rest};
 use crate::store::{RECIPES_MAX, Store, StoreFailure, frame};
 use crate::translate::DerivedBlob;
 
@@ -22,21 +23,12 @@ pub struct Config {
 
 impl Config {
     fn to_object(&self) -> Result<Bytes, serde_json::Error> {
-        // serde_json writes no line feed outside strings and escapes those within, so the first one ends the recipe.
-        let recipe = serde_json::to_vec(&self.recipe)?;
-        let mut content = BytesMut::with_capacity(recipe.len() + 1 + self.bytes.len());
-        content.put_slice(&recipe);
-        content.put_u8(b'\n');
-        content.put_slice(&self.bytes);
-        Ok(frame::wrap(&content))
+        below_recipe(&self.recipe, &self.bytes)
     }
 
     /// The config in an object; `None` where the object is damaged, or says more than this version understands.
     pub fn from_object(object: &Bytes) -> Option<Self> {
-        let content = frame::unwrap(object)?;
-        let line_length = content.iter().position(|byte| *byte == b'\n')?;
-        let recipe = serde_json::from_slice(content.get(..line_length)?).ok()?;
-        let bytes = content.slice(line_length + 1..);
+        let (recipe, bytes) = recipe_and_rest(object)?;
         Some(Self { recipe, digest: Digest::sha256(&bytes), bytes })
     }
 }
