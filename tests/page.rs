@@ -62,7 +62,6 @@ impl Page {
         upstream.put_image("app", "latest", &image, &image.oci());
         let gateway = Gateway::before(&upstream).await;
         let admin = Admin::new(Registry::default(), Arc::clone(gateway.shared_service()), access);
-        admin.health().started();
         Self { admin, gateway, upstream }
     }
 

@@ -1,43 +1,34 @@
 //! How the gateway is, for those who start it, watch it and lead clients to it.
 //!
 //! An upstream or a store that is away is no part of it: that is answered request by request and heals without a restart.
+//! Nor is a start: nothing is answered here before clients are served, so whoever asks early (a socket that systemd opened
+//! holds connections from before the process) waits for the one answer that is true.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::StatusCode;
 
-/// How the gateway is.
+/// How the gateway is: serving, until it is told to stop.
 #[derive(Debug, Default)]
-pub struct Health(AtomicU8);
-
-const STARTING: u8 = 0;
-const SERVING: u8 = 1;
-const STOPPING: u8 = 2;
+pub struct Health {
+    stopping: AtomicBool,
+}
 
 impl Health {
-    /// It listens, with a configuration that is in force.
-    pub fn started(&self) {
-        // Whoever is told to stop while it starts does not become ready again.
-        let _stopping = self.0.compare_exchange(STARTING, SERVING, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
     /// It was told to stop.
     pub fn stopping(&self) {
-        self.0.store(STOPPING, Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// The status and the word of a path, if it is one of health. The process is alive while it answers. It has started for
-    /// good, and is ready until it is told to stop; the other names are those that load balancers ask for.
+    /// The status and the word of a path, if it is one of health. The process is alive and has started while it answers, and
+    /// is ready until it is told to stop; the other names are those that load balancers ask for.
     pub(super) fn of(&self, path: &str) -> Option<(StatusCode, &'static str)> {
-        let now = self.0.load(Ordering::Relaxed);
-        match (path, now) {
-            ("/livez", _) | ("/startupz", SERVING | STOPPING) => Some((StatusCode::OK, "ok")),
-            ("/startupz", _) => Some((StatusCode::SERVICE_UNAVAILABLE, "starting")),
-            ("/readyz" | "/healthz" | "/health", now) => Some(match now {
-                SERVING => (StatusCode::OK, "ok"),
-                STOPPING => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-                _ => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
-            }),
+        match path {
+            "/livez" | "/startupz" => Some((StatusCode::OK, "ok")),
+            "/readyz" | "/healthz" | "/health" if self.stopping.load(Ordering::Relaxed) => {
+                Some((StatusCode::SERVICE_UNAVAILABLE, "stopping"))
+            }
+            "/readyz" | "/healthz" | "/health" => Some((StatusCode::OK, "ok")),
             _ => None,
         }
     }
@@ -55,15 +46,10 @@ mod tests {
     #[test]
     fn each_step_is_seen_by_those_whom_it_concerns() {
         let health = Health::default();
-        assert_eq!(statuses(&health), [200, 503, 503, 503, 503]);
-        assert_eq!(health.of("/readyz").map(|(_, word)| word), Some("starting"));
-        health.started();
         assert_eq!(statuses(&health), [200; 5]);
         health.stopping();
         assert_eq!(statuses(&health), [200, 200, 503, 503, 503]);
         assert_eq!(health.of("/readyz").map(|(_, word)| word), Some("stopping"));
-        health.started();
-        assert_eq!(statuses(&health), [200, 200, 503, 503, 503]);
         assert_eq!(health.of("/"), None);
     }
 }

@@ -90,6 +90,7 @@ async fn serve(
             async move { service.answer(request, peer).await }
         }));
     }
+    // After the clients', because whoever is answered there hears that clients are served.
     tracing::info!(address = %admin.address, "admin listening");
     let reloads = reload::Metrics::default();
     let operated = admin_of(&service, &reloads, &connections, tls.as_ref(), access);
@@ -108,7 +109,6 @@ async fn serve(
     let living = Arc::clone(&operated);
     tokio::spawn(systemd::report_life(move || is_alive(Arc::clone(&living))));
 
-    operated.health().started();
     systemd::ready(&listening.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
     let spoken = if tls.is_some() { Spoken::Tls } else { Spoken::Plain };
     let banner = Banner { listening: &listening, admin: &admin.address, spoken, site: &site, store: &store };
