@@ -5,7 +5,6 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must say where")]
 #![expect(clippy::indexing_slicing, reason = "an index that is not there fails the test, as it should")]
 
-mod beyond_the_table;
 mod clients;
 mod credentials;
 mod derived;
@@ -29,6 +28,7 @@ mod tls;
 mod tokens;
 mod upgrade_oracles;
 mod upstream_tls;
+mod zstd_layers;
 
 mod browser;
 mod disguise;
