@@ -55,6 +55,7 @@ mod refresh;
 mod refusals;
 mod reload;
 mod response_abuse;
+mod round_trip;
 mod secrets;
 mod server_limits;
 mod shutdown;
