@@ -70,6 +70,7 @@ mod systemd;
 mod the_table;
 mod tls;
 mod transcode;
+mod transcode_in_a_bucket;
 mod translation_golden;
 mod translation_properties;
 mod traps;
