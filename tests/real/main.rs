@@ -11,6 +11,7 @@ mod derived;
 mod differential;
 mod full_disk;
 mod held_credentials;
+mod layer_stores;
 mod lists;
 mod mirrors;
 mod offline;
