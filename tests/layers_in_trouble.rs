@@ -5,14 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use schemabridge::gateway::{LayerLimits, LayerPace};
 use schemabridge::store::blobs::BlobCacheOptions;
+use schemabridge::transcode::Bounds;
 
 use crate::support::basic;
-use crate::support::client::Client;
-use crate::support::gateway::Setup;
-use crate::support::images::OCI;
-use crate::support::layers::{archive, gzip, noise, schema1};
+use crate::support::client::{Client, Reply};
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::images::{Kind, OCI};
+use crate::support::layers::{archive, gzip, image, noise, schema1, zstd};
 use crate::support::upstream::Upstream;
-use crate::support::patiently;
+use crate::support::{patiently, sha256};
 
 const TAGGED: &str = "/v2/app/manifests/latest";
 
@@ -85,6 +86,67 @@ async fn a_login_that_runs_out_is_said_and_the_next_pull_goes_on_from_what_was_r
     assert_eq!(pull(&new).await.status, 200);
     assert_eq!(upstream.requests_to("GET", &paths[first]).len(), 1, "it was read before");
     assert_eq!(upstream.requests_to("GET", &paths[1 - first]).len(), 2, "refused, then read");
+}
+
+async fn refused_for(gateway: &Gateway, reason: &str) -> Reply {
+    let refused = gateway.get(&new_client(), TAGGED).await;
+    let (code, message) = refused.error();
+    assert_eq!((refused.status, code.as_str()), (406, "UNSUPPORTED"), "{message}");
+    assert!(message.contains(reason), "{message}");
+    refused
+}
+
+#[tokio::test]
+async fn a_bad_layer_is_read_once_however_often_it_is_asked_for() {
+    let bomb = gzip(&archive("zeros", &vec![0; 3 << 20]));
+    let cut = layer(2).slice(..1000);
+    for (bad, reason) in
+        [(cut, "damaged"), (Bytes::from_static(b"no archive"), "no tar archive"), (bomb, "times its size")]
+    {
+        let (upstream, [good, bad]) = stored([layer(1), bad]).await;
+        let bounds = Bounds { bytes_max: 64 << 20, ratio_max: 20, ratio_counts_from: 1 << 20 };
+        let gateway =
+            upgrading().layer_limits(LayerLimits { bounds, ..LayerLimits::default() }).before(&upstream).await;
+        let first = refused_for(&gateway, reason).await;
+        let second = refused_for(&gateway, reason).await;
+        assert_eq!(first.text(), second.text());
+        assert_eq!(upstream.requests_to("GET", &bad).len(), 1, "{reason}");
+        assert!(upstream.requests_to("GET", &good).len() <= 1, "nothing else of the image is read for nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_layer_is_transcoded_once_however_often_it_is_asked_for() {
+    let upstream = Upstream::start().await;
+    let archive = archive("file", b"content");
+    let mut lying = image("amd64", &[(Kind::Zstd, &archive)]);
+    let config = String::from_utf8(lying.config.to_vec()).unwrap();
+    lying.config = config.replace(&sha256(&archive), &sha256(b"another archive")).into();
+    upstream.put_image("app", "latest", &lying, &lying.oci());
+    let path = format!("/v2/app/blobs/{}", sha256(&zstd(&archive)));
+    let gateway = Setup::default().transcode_zstd().before(&upstream).await;
+    for _ in 0..2 {
+        let refused = gateway.get(&Client::docker_20_10(), TAGGED).await;
+        assert!(refused.error().1.contains("the config names"), "{}", refused.text());
+    }
+    assert_eq!(upstream.requests_to("GET", &path).len(), 1);
+}
+
+/// What cannot be unpacked because the upstream sent something else is no fault of the layer.
+#[tokio::test]
+async fn what_the_upstream_mangled_is_its_fault_and_is_read_again() {
+    let (upstream, [path]) = stored([layer(1)]).await;
+    let whole = layer(1);
+    let mut flipped = whole.to_vec();
+    flipped[whole.len() / 2] ^= 0x10;
+    let gateway = upgrading().before(&upstream).await;
+    for mangled in [Bytes::from(flipped), whole.slice(..whole.len() / 2), Bytes::from_static(b"<html>try later</html>")]
+    {
+        upstream.when("GET", &path).times(1).with_body(mangled);
+        let refused = gateway.get(&new_client(), TAGGED).await;
+        assert_eq!(refused.status, 502, "{}", refused.text());
+    }
+    assert_eq!(gateway.get(&new_client(), TAGGED).await.status, 200);
 }
 
 /// A layer that a client pulled before is in the blob cache. Whoever may see it need not have it come again.

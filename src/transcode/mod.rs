@@ -74,12 +74,31 @@ pub enum Fault {
         /// What it holds.
         found: Digest,
     },
+    /// The same as in the box, of bytes of which it was not seen whether they are the layer's own.
+    #[error("{0}")]
+    Unproven(Box<Fault>),
     /// Nobody waited for the result any more.
     #[error("was given up, because nobody waited for it")]
     Abandoned,
     /// A thread of this process failed.
     #[error("could not be read: a thread failed")]
     Internal,
+}
+
+impl Fault {
+    /// It is about the bytes that came, and will be there each time they are read within the same bounds.
+    pub const fn is_of_the_bytes(&self) -> bool {
+        match self {
+            Self::Damaged(_)
+            | Self::OtherCompression(_)
+            | Self::NoArchive
+            | Self::NotZstd
+            | Self::TooLarge { .. }
+            | Self::Bomb { .. }
+            | Self::WrongDiffId { .. } => true,
+            Self::Source(_) | Self::WrongDigest { .. } | Self::Unproven(_) | Self::Abandoned | Self::Internal => false,
+        }
+    }
 }
 
 /// Those who work on layers, so many at a time.

@@ -31,7 +31,7 @@ use super::fault::Fault;
 use super::metrics::LayerRead;
 
 pub use pace::LayerPace;
-use refused::obstacle;
+use refused::{Refusals, obstacle};
 pub(super) use work::Work;
 use work::Works;
 pub use work::{Kind, Shown};
@@ -67,6 +67,7 @@ pub(super) struct Layers {
     pub(super) derive_timeout: Duration,
     /// Which layers are being read, and for what.
     taken: Mutex<HashMap<(Purpose, Digest), Weak<Seat>>>,
+    refusals: Refusals,
     works: Arc<Works>,
 }
 
@@ -87,6 +88,7 @@ impl Layers {
             pace: limits.pace,
             derive_timeout: limits.derive_timeout,
             taken: Mutex::default(),
+            refusals: Refusals::default(),
             works: Arc::default(),
         }
     }
@@ -141,22 +143,31 @@ impl Gateway {
             metrics.count_layer(LayerRead::Known);
             return Ok(facts);
         }
+        let Layers { workers, refusals, .. } = &*self.shared.layers;
         let _alone = self.shared.layers.alone_at(Purpose::Facts, layer).await;
         if let Some(facts) = store.facts(layer).await? {
             metrics.count_layer(LayerRead::Known);
             return Ok(facts);
         }
-        let workers = &self.shared.layers.workers;
+        self.known_good(Purpose::Facts, layer, None)?;
         let turn = workers.turn().await.map_err(|fault| obstacle(layer, fault))?;
         let _shown = metrics.layer_in_work();
         let read = async {
             let pieces = self.open_layer(caller, repository, layer, work).await?;
-            let facts = workers.measure(turn, layer, pieces).await.map_err(|fault| obstacle(layer, fault))?;
+            let facts = workers.measure(turn, layer, pieces).await;
+            let facts = facts.map_err(|fault| refusals.note(Purpose::Facts, (layer, None), fault))?;
             store.keep_facts(layer, &facts).await?;
             Ok(facts)
         };
         let read = read.await;
         metrics.count_layer(LayerRead::of(&read));
         read
+    }
+
+    /// Refuses a layer that was found bad before.
+    fn known_good(&self, purpose: Purpose, layer: &Digest, diff_id: Option<&Digest>) -> Result<(), Obstacle> {
+        self.shared.layers.refusals.check(purpose, (layer, diff_id)).inspect_err(|_| {
+            self.shared.metrics.count_layer(LayerRead::Refused);
+        })
     }
 }
