@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::bounds::Bounds;
 use super::layer::Archive;
 use super::source::{self, Reading, Source};
-use super::{Fault, PIECE_BYTES, PIECES_QUEUED_MAX, Turn, Workers, blocking};
+use super::{Fault, PIECE_BYTES, PIECES_QUEUED_MAX, Turn, Workers, thread};
 use crate::image::digest::{Algorithm, Digest, Verifier};
 use crate::image::layer::{Compression, GzipLayer};
 
@@ -66,14 +66,14 @@ impl Workers {
                 of_blob.lock().unwrap_or_else(PoisonError::into_inner).update(piece);
                 Ok(())
             });
-            let reading = blocking(move || {
+            let reading = thread::run(move || {
                 let _turn = turn;
                 let reading = Reading::of(source, |source| read(source, bounds, &sender));
                 drop(sender);
                 let hash = Arc::into_inner(hash).and_then(|hash| hash.into_inner().ok()).ok_or(Fault::Internal)?;
                 Ok((hash.finish(), reading))
             });
-            let writing = blocking(move || write(&receiver, out));
+            let writing = thread::run(move || write(&receiver, out));
             let ((), read, written) = futures_util::join!(feed.send_all(pieces), reading, writing);
             let (found, reading) = read?;
             let (archive, (digest, size)) = match (reading.held_against(&blob, found), written) {

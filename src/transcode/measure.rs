@@ -9,7 +9,7 @@ use futures_util::Stream;
 use super::bounds::Bounds;
 use super::layer::Archive;
 use super::source::{self, Reading, Source};
-use super::{Fault, PIECES_QUEUED_MAX, Turn, Workers, blocking};
+use super::{Fault, PIECES_QUEUED_MAX, Turn, Workers, thread};
 use crate::image::digest::{Algorithm, Digest, Verifier};
 use crate::image::layer::{Compression, LayerFacts};
 
@@ -31,11 +31,11 @@ impl Workers {
         let to_hash = sender.clone();
         let (feed, source) = source::pipe(move |piece| send(&to_hash, Piece::OfBlob(piece.clone())));
         let (bounds, algorithm) = (self.bounds, blob.algorithm());
-        let reading = blocking(move || {
+        let reading = thread::run(move || {
             let _turn = turn;
             Ok(Reading::of(source, |source| read(source, bounds, &sender)))
         });
-        let hashing = blocking(move || Ok(hash(&receiver, algorithm)));
+        let hashing = thread::run(move || Ok(hash(&receiver, algorithm)));
         let ((), read, hashed) = futures_util::join!(feed.send_all(pieces), reading, hashing);
         let (found, diff_id) = hashed?;
         let (compression, size) = read?.held_against(blob, found)?;
