@@ -36,6 +36,7 @@ mod index_hostile;
 mod index_properties;
 mod index_pruning;
 mod layers;
+mod layers_in_trouble;
 mod limits;
 mod metrics;
 mod negotiation_table;

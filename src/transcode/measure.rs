@@ -8,8 +8,8 @@ use futures_util::Stream;
 
 use super::bounds::Bounds;
 use super::layer::Archive;
-use super::source::{self, Source};
-use super::{Fault, PIECES_QUEUED_MAX, Turn, Workers, blocking};
+use super::source::{self, Reading, Source};
+use super::{Fault, PIECES_QUEUED_MAX, Turn, Workers, thread};
 use crate::image::digest::{Algorithm, Digest, Verifier};
 use crate::image::layer::{Compression, LayerFacts};
 
@@ -31,21 +31,19 @@ impl Workers {
         let to_hash = sender.clone();
         let (feed, source) = source::pipe(move |piece| send(&to_hash, Piece::OfBlob(piece.clone())));
         let (bounds, algorithm) = (self.bounds, blob.algorithm());
-        let reading = blocking(move || {
+        let reading = thread::run(move || {
             let _turn = turn;
-            read(source, bounds, &sender)
+            Ok(Reading::of(source, |source| read(source, bounds, &sender)))
         });
-        let hashing = blocking(move || Ok(hash(&receiver, algorithm)));
+        let hashing = thread::run(move || Ok(hash(&receiver, algorithm)));
         let ((), read, hashed) = futures_util::join!(feed.send_all(pieces), reading, hashing);
-        let ((compression, size), (found, diff_id)) = (read?, hashed?);
-        if found != *blob {
-            return Err(Fault::WrongDigest { expected: blob.clone(), found });
-        }
+        let (found, diff_id) = hashed?;
+        let (compression, size) = read?.held_against(blob, found)?;
         Ok(LayerFacts { diff_id, size, compression })
     }
 }
 
-fn read(source: Source, bounds: Bounds, to_hash: &SyncSender<Piece>) -> Result<(Compression, u64), Fault> {
+fn read(source: &mut Source, bounds: Bounds, to_hash: &SyncSender<Piece>) -> Result<(Compression, u64), Fault> {
     let mut archive = Archive::open(source, bounds)?;
     let compression = archive.compression;
     loop {

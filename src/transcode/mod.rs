@@ -2,7 +2,7 @@
 //!
 //! [`Workers::measure`] learns what the bytes of a layer tell; [`Workers::to_gzip`] makes the gzip layer that stands for a
 //! zstd one. Both hold the blob against its digest. The work is done on threads of its own, as many at a time as there are
-//! turns, so that whoever answers requests is never behind it; between threads run short queues of pieces, so a layer of
+//! turns and behind whoever answers requests (`thread.rs`); between threads run short queues of pieces, so a layer of
 //! any size takes the same memory.
 
 mod bounds;
@@ -10,6 +10,7 @@ mod gzip;
 mod layer;
 mod measure;
 mod source;
+mod thread;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -74,12 +75,31 @@ pub enum Fault {
         /// What it holds.
         found: Digest,
     },
+    /// The same as in the box, of bytes of which it was not seen whether they are the layer's own.
+    #[error("{0}")]
+    Unproven(Box<Fault>),
     /// Nobody waited for the result any more.
     #[error("was given up, because nobody waited for it")]
     Abandoned,
     /// A thread of this process failed.
     #[error("could not be read: a thread failed")]
     Internal,
+}
+
+impl Fault {
+    /// It is about the bytes that came, and will be there each time they are read within the same bounds.
+    pub const fn is_of_the_bytes(&self) -> bool {
+        match self {
+            Self::Damaged(_)
+            | Self::OtherCompression(_)
+            | Self::NoArchive
+            | Self::NotZstd
+            | Self::TooLarge { .. }
+            | Self::Bomb { .. }
+            | Self::WrongDiffId { .. } => true,
+            Self::Source(_) | Self::WrongDigest { .. } | Self::Unproven(_) | Self::Abandoned | Self::Internal => false,
+        }
+    }
 }
 
 /// Those who work on layers, so many at a time.
@@ -118,13 +138,6 @@ impl Workers {
             .map(|permit| Turn { _permit: permit })
             .map_err(|_| Fault::Internal)
     }
-}
-
-/// Runs work that may stand still for long, on a thread that nobody else waits for.
-async fn blocking<Output: Send + 'static>(
-    work: impl FnOnce() -> Result<Output, Fault> + Send + 'static,
-) -> Result<Output, Fault> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Fault::Internal))
 }
 
 #[cfg(test)]
