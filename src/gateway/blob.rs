@@ -70,7 +70,7 @@ impl Gateway {
         match self.upstreams_blob(exchange, &repository, &digest).await {
             // Who asks HEAD of a gateway that lets pushes through is about to push, and must send what the upstream lacks.
             Err(Fault::Upstream(absence)) if absence.may_be_absence() && !self.may_be_a_push(exchange) => {
-                let made = self.made_blob(exchange, &repository, &digest).await?;
+                let made = Box::pin(self.made_blob(exchange, &repository, &digest)).await?;
                 made.ok_or(Fault::Upstream(absence))
             }
             answered => answered,

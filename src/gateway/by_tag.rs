@@ -48,7 +48,8 @@ impl Gateway {
     ) -> Result<Response<Body>, Fault> {
         match reference {
             Reference::Tag(tag) => self.by_tag(exchange, repository, tag).await,
-            Reference::Digest(digest) => self.by_digest(exchange, repository, digest).await,
+            // Boxed: what is asked for by tag, and by most, does not carry it about.
+            Reference::Digest(digest) => Box::pin(self.by_digest(exchange, repository, digest)).await,
         }
     }
 
@@ -62,7 +63,7 @@ impl Gateway {
         let resolved = match self.resolve(exchange, &repository, &reference).await {
             Ok(resolved) => resolved,
             Err(failure) if failure.is_not_found() => {
-                let other = self.resolve_fallback_tag(exchange, &repository, &tag).await?;
+                let other = Box::pin(self.resolve_fallback_tag(exchange, &repository, &tag)).await?;
                 other.ok_or_else(|| too_large_is_malformed(failure))?
             }
             Err(failure) => return Err(too_large_is_malformed(failure)),
@@ -94,7 +95,7 @@ impl Gateway {
                     };
                 }
                 exchange.record.outcome.why = Some(why.as_str());
-                self.first_of(exchange, &tagged, &cooked).await
+                Box::pin(self.first_of(exchange, &tagged, &cooked)).await
             }
             Choice::Refuse(refusal) => Err(refused(refusal)),
         }
@@ -108,7 +109,8 @@ impl Gateway {
     ) -> Result<Response<Body>, Fault> {
         exchange.record.outcome.why = Some(why.as_str());
         if let Some(order) = self.amended(exchange, tagged).await? {
-            return self.derived(exchange, order, tagged.stored.format()).await.map_err(|attempt| match attempt {
+            let derived = Box::pin(self.derived(exchange, order, tagged.stored.format())).await;
+            return derived.map_err(|attempt| match attempt {
                 Attempt::Refused(refusal) => Fault::Refused(refusal),
                 Attempt::Failed(fault) => fault,
             });
@@ -126,7 +128,7 @@ impl Gateway {
         match tagged.stored.content() {
             Content::Schema1(_) if *tagged.stored.digest() != tagged.digest => Ok(same_format(None)),
             Content::Index(index) if exchange.client.has(Quirk::NoZstd) => {
-                let (dropped, _) = self.zstd_entries(place(exchange, tagged), &tagged.digest, index).await?;
+                let (dropped, _) = Box::pin(self.zstd_entries(place(exchange, tagged), &tagged.digest, index)).await?;
                 let layers = layers_of_children(&exchange.client);
                 let pruned = || same_format(Some(Shape::Pruned)).map(|order| Order { layers, ..order });
                 Ok(if dropped.is_empty() { None } else { pruned() })

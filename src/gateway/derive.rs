@@ -164,7 +164,7 @@ impl Gateway {
             return Ok(manifest);
         }
         let _turn = self.shared.turns.take().await?;
-        self.stored(caller, repository, digest).await
+        Box::pin(self.stored(caller, repository, digest)).await
     }
 
     async fn remembered(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Manifest>> {

@@ -297,7 +297,7 @@ impl Gateway {
             return self.answer_token(exchange).await;
         }
         if !is_read_only(&exchange.head.method) {
-            return self.push(exchange, route).await;
+            return Box::pin(self.push(exchange, route)).await;
         }
         match route {
             Route::Base => self.answer_base(exchange).await,

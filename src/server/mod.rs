@@ -67,8 +67,10 @@ where
 {
     let Listener { socket, tls, places } = listener.into();
     let ending = stop.clone();
-    let answer =
-        move |request: Request<Incoming>, peer| with_farewell(ending.clone(), request.version(), answer(request, peer));
+    // Boxed where it is made: it is large, and would be carried into each of the futures around it.
+    let answer = move |request: Request<Incoming>, peer| {
+        with_farewell(ending.clone(), request.version(), Box::pin(answer(request, peer)))
+    };
     let (connections, cut) = (TaskTracker::new(), Arc::<AtomicUsize>::default());
     loop {
         let (accepted, peer) = tokio::select! {
@@ -106,7 +108,7 @@ where
 async fn with_farewell<Body>(
     stop: Stop,
     version: Version,
-    answered: impl Future<Output = Response<Body>>,
+    answered: impl Future<Output = Response<Body>> + Unpin,
 ) -> Response<Body> {
     let mut response = answered.await;
     if stop.is_leaving() && version < Version::HTTP_2 {

@@ -168,7 +168,7 @@ impl Traffic {
         Sending: Future<Output = Result<Response<reqwest::Body>, Failure>>,
     {
         if request.url().origin() != self.origin {
-            return abroad(request, send).await;
+            return Box::pin(abroad(request, send)).await;
         }
         let operation = Operation::of(request.method(), request.url().path());
         let (permits, admitted) = match self.enter(travel, operation).await {

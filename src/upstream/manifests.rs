@@ -53,7 +53,7 @@ impl Upstream {
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
-                return self.resolve_by_get(caller, url, repository, reference).await;
+                return Box::pin(self.resolve_by_get(caller, url, repository, reference)).await;
             }
             _ => return Err(self.refused(answer).await),
         }
@@ -65,7 +65,7 @@ impl Upstream {
             }
             (Some(digest), _) => Ok(Resolved { digest, bytes: None }),
             (None, Reference::Digest(digest)) => Ok(Resolved { digest: digest.clone(), bytes: None }),
-            (None, Reference::Tag(_)) => self.resolve_by_get(caller, url, repository, reference).await,
+            (None, Reference::Tag(_)) => Box::pin(self.resolve_by_get(caller, url, repository, reference)).await,
         }
     }
 

@@ -87,7 +87,7 @@ pub(super) async fn follow(transport: &Transport, journey: Journey<'_>) -> Resul
     // What is unread of it would hold up the next request where few may be in flight.
     drop(answer);
     match first {
-        Ok(first) => travel(transport, &journey, first, Freight::Document).await,
+        Ok(first) => Box::pin(travel(transport, &journey, first, Freight::Document)).await,
         Err(refusal) => {
             transport.traffic.note_redirect(RedirectAction::Refused);
             Err(refusal)
