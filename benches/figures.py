@@ -13,6 +13,7 @@ import time
 
 import image
 import index
+import layers
 import service
 import store
 from peers import CORES, Peers, free_port
@@ -283,6 +284,7 @@ def bench_program(name):
 
 FIGURES = {"cached": cached_manifest, "asking": asking_each_time, "blob": blob, "translate": translate,
            "index": index.measure, "store": store.measure,
+           "layers": layers.measure,
            "tls": service.tls, "start": service.start, "idle": service.idle, "pulls": service.pulls}
 
 

@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 missing=""
-for pair in nginx:nginx-light openssl:openssl docker-registry:docker-registry wrk:wrk curl:curl python3:python3; do
+for pair in nginx:nginx-light openssl:openssl docker-registry:docker-registry wrk:wrk curl:curl python3:python3 zstd:zstd; do
     command -v "${pair%%:*}" >/dev/null || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair#*:}"
 done
 if [ -n "$missing" ]; then

@@ -160,21 +160,25 @@ def pulls(bench):
 
 def quick_registry(peers):
     """nginx that answers for the image as a registry would, out of files: one that costs little beside the gateway."""
-    port = free_port()
-    root = peers.directory / "quick"
-    locations = ""
-    for form in image.TYPES:
-        content = json.dumps(image.manifest(form)).encode()
-        file = root / form
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(content)
-        for reference in (form, image.digest(content)):
-            locations += (f"    location = {image.manifest_path(reference)} {{ alias {file}; default_type {image.TYPES[form][0]};\n"
-                          f"      add_header Docker-Content-Digest {image.digest(content)}; }}\n")
+    return registry_of_files(peers, peers.directory / "quick", [])
+
+
+def registry_of_files(peers, root, documents):
+    """The same, and for these documents, (repository, tag, media type, bytes) each, whose blobs stand in this directory."""
     for content in (image.config(), *image.layers()):
         file = root / "v2" / image.REPOSITORY / "blobs" / image.digest(content)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+    of_the_image = [(image.REPOSITORY, form, image.TYPES[form][0], json.dumps(image.manifest(form)).encode())
+                    for form in image.TYPES]
+    locations = ""
+    for repository, tag, media_type, content in (*of_the_image, *documents):
+        file = root / tag
+        file.write_bytes(content)
+        for reference in (tag, image.digest(content)):
+            locations += (f"    location = /v2/{repository}/manifests/{reference} {{ alias {file}; default_type {media_type};\n"
+                          f"      add_header Docker-Content-Digest {image.digest(content)}; }}\n")
+    port = free_port()
     return peers.nginx(f"  access_log off;\n  server {{ listen 127.0.0.1:{port}; root {root};\n{locations}"
                        f"    default_type application/octet-stream; }}\n", port)
 

@@ -78,7 +78,7 @@ impl Workers {
             let (found, reading) = read?;
             let (archive, (digest, size)) = match (reading.held_against(&blob, found), written) {
                 // Where the writer stopped, the reader only says that nobody listened any more.
-                (Err(Fault::Abandoned), Err(fault)) | (Err(fault), _) | (Ok(_), Err(fault)) => return Err(fault),
+                (Err(Fault::Abandoned) | Ok(_), Err(fault)) | (Err(fault), _) => return Err(fault),
                 (Ok(archive), Ok(written)) => (archive, written),
             };
             match diff_id {

@@ -77,7 +77,7 @@ pub enum Fault {
     },
     /// The same as in the box, of bytes of which it was not seen whether they are the layer's own.
     #[error("{0}")]
-    Unproven(Box<Fault>),
+    Unproven(Box<Self>),
     /// Nobody waited for the result any more.
     #[error("was given up, because nobody waited for it")]
     Abandoned,

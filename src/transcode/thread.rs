@@ -34,3 +34,31 @@ fn stand_back() {
 
 #[cfg(not(target_os = "linux"))]
 const fn stand_back() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The niceness of the thread that calls (proc(5): field 19).
+    #[cfg(target_os = "linux")]
+    fn niceness() -> i32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let fields = stat.rsplit(')').next().unwrap();
+        fields.split_whitespace().nth(16).unwrap().parse().unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn whoever_works_on_layers_stands_back_and_nobody_else() {
+        let before = niceness();
+        let within = run(|| Ok(niceness())).await.unwrap();
+        assert_eq!(within, before.max(NICENESS));
+        assert_eq!(niceness(), before);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_panics_is_a_fault() {
+        let fault = run(|| -> Result<(), Fault> { std::panic::resume_unwind(Box::new(())) }).await;
+        assert!(matches!(fault, Err(Fault::Internal)));
+    }
+}
