@@ -293,6 +293,9 @@ impl Gateway {
         }
         let held = self.shared.store.document(&recipe.scope(), &recipe.derived, self.shared.edition).await.ok()?;
         let found = held.document()?;
+        if !self.shared.store.has_config_of(&recipe, &found.document.bytes).await.ok()? {
+            return None;
+        }
         self.shared.store.note_use_of(&found).await;
         let derived = Derived {
             bytes: found.document.bytes,
