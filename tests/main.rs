@@ -67,6 +67,7 @@ mod store_costs;
 mod store_damage;
 mod store_faults;
 mod support;
+mod switches;
 mod systemd;
 mod the_table;
 mod tls;

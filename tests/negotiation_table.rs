@@ -69,7 +69,7 @@ fn ordinary(format: Format) -> Stored {
 /// A choice in the words of the table.
 fn in_words(stored: Format, choice: &Choice) -> Expected {
     let (serve, how) = match choice {
-        Choice::AsStored { why: Why::OwnRefusal } => (Some(stored), "as-is (client will refuse it)"),
+        Choice::AsStored { why: Why::OwnRefusal | Why::NotUpgraded } => (Some(stored), "as-is (client will refuse it)"),
         Choice::AsStored { why: Why::Unlisted } => (Some(stored), "as-is (not in Accept; lenient)"),
         Choice::AsStored { .. } => (Some(stored), "as-is"),
         Choice::Derive { candidates, .. } => {

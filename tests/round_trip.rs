@@ -28,7 +28,7 @@ async fn comes_back(upstream: &Upstream, gateway: &Gateway, image: &images::Imag
     upstream.put_image("app", "latest", image, stored);
     let schema1 = gateway.manifest(&Client::docker_1_9_1(), TAGGED).await;
     assert_eq!((schema1.status, schema1.content_type()), (200, SCHEMA1_SIGNED), "{}", schema1.text());
-    upstream.put("app", "latest", &Document::new(SCHEMA1_SIGNED, schema1.body));
+    upstream.put("app", "latest", &Document::signed(schema1.body));
     for media_type in [SCHEMA2, OCI] {
         let client = Client::only(media_type);
         let reply = gateway.manifest(&client, TAGGED).await;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemabridge::gateway::LayerLimits;
+use schemabridge::transcode::Bounds;
 
 use crate::support::basic;
 use crate::support::client::{Client, Reply};
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::images::{Image, Kind, OCI, SCHEMA2, index};
-use crate::support::layers::{archive, gunzip, image, noise};
+use crate::support::images::{Image, Kind, Layer, OCI, SCHEMA2, index};
+use crate::support::layers::{archive, gunzip, gzip, image, noise, zstd};
 use crate::support::process::Process;
 use crate::support::upstream::Upstream;
 use crate::support::{patiently, sha256};
@@ -328,4 +329,68 @@ async fn who_pushes_is_not_told_that_the_upstream_has_what_was_made_here() {
     let path = gzip_path(&gateway.get(&Client::docker_20_10(), TAGGED).await);
     assert_eq!(gateway.head(&Client::docker_20_10(), &path).await.status, 404);
     assert_eq!(gateway.get(&Client::docker_20_10(), &path).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_layer_that_cannot_be_unpacked_is_refused_with_the_reason_and_leaves_nothing() {
+    let zeros = archive("zeros", &vec![0; 3 << 20]);
+    let by_ratio = Bounds { bytes_max: 64 << 20, ratio_max: 20, ratio_counts_from: 1 << 20 };
+    let wide = Bounds { ratio_max: 1_000_000, ..by_ratio };
+    let by_size = Bounds { bytes_max: 2 << 20, ..wide };
+    let whole = zstd(&zeros);
+    let cases = [
+        ("cut", whole.slice(..whole.len() - 5), wide, "damaged"),
+        ("something behind it", [&whole[..], b"rubbish"].concat().into(), wide, "damaged"),
+        ("called zstd", gzip(&zeros), by_ratio, "is not compressed with zstd"),
+        ("bomb", whole.clone(), by_ratio, "more than 20 times its size"),
+        ("large", whole, by_size, "more than the 2097152 bytes"),
+    ];
+    for (name, layer, bounds, reason) in cases {
+        let (upstream, directory) = (Upstream::start().await, tempfile::tempdir().unwrap());
+        let mut bad = image("amd64", &[(Kind::Zstd, &zeros)]);
+        bad.layers = vec![Layer::new(Kind::Zstd, layer)];
+        upstream.put_image("app", "latest", &bad, &bad.oci());
+        let limits = LayerLimits { bounds, ..LayerLimits::default() };
+        let gateway = opted_in().layer_limits(limits).store_in(directory.path()).before(&upstream).await;
+        let refused = gateway.get(&Client::docker_20_10(), TAGGED).await;
+        let (code, message) = refused.error();
+        assert_eq!((refused.status, code.as_str()), (406, "UNSUPPORTED"), "{name}: {message}");
+        assert!(message.contains(reason) && message.contains(&bad.layers[0].digest), "{name}: {message}");
+        assert!(!directory.path().join("v1/layers").exists(), "{name}");
+        let staged = std::fs::read_dir(directory.path().join("v1/staging")).map_or(0, Iterator::count);
+        assert_eq!(staged, 0, "{name}");
+    }
+}
+
+/// The page, the metrics and the log say how far it is, to the operator whose client has left.
+#[tokio::test]
+async fn work_goes_on_without_its_client_where_the_operator_sees_it() {
+    let stage = Stage::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (url, store) = (stage.upstream.url(), format!("file://{}", directory.path().display()));
+    let process = Process::serve(&["--upstream", &url, "--store", &store, "--transcode", "zstd"], &[]).await;
+    let gate = stage.upstream.when("GET", &stage.zstd_path()).hold_body(1000);
+    let open = Client::docker_20_10().get(TAGGED).open(process.address).await;
+    patiently("the layer to be asked for", gate.reached(1)).await;
+    drop(open);
+    process.logged("work on layers begins").await;
+    let seen = async {
+        loop {
+            let shown = Client::curl().get("/api/status").send(process.admin).await.json();
+            let work = &shown["work"][0];
+            if work["bytes_done"] == 1000 {
+                return work.clone();
+            }
+        }
+    };
+    let work = patiently("the page to say how far it is", seen).await;
+    assert_eq!((&work["kind"], &work["repository"]), (&"transcode".into(), &"app".into()), "{work}");
+    assert_eq!((&work["layers"], &work["layers_done"]), (&1.into(), &0.into()), "{work}");
+    assert_eq!(work["bytes"], stage.image.layers[0].size, "{work}");
+    assert_eq!(process.metric("schemabridge_layers_in_work").await, 1);
+    gate.open();
+    process.logged("work on layers is done").await;
+    let reply = process.get(&Client::docker_20_10(), TAGGED).await;
+    assert_eq!(gunzip(&process.get(&Client::docker_20_10(), &gzip_path(&reply)).await.body), stage.archives[0]);
+    assert_eq!(stage.reads_of_zstd(), 1, "the second request finds what the first began");
 }

@@ -1,6 +1,7 @@
 //! Stored schema 1 for clients that cannot read it, where the operator opted in: whose layers are read, what comes of them,
 //! who may have it, and what becomes of work that takes long.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,9 @@ use schemabridge::transcode::Bounds;
 use crate::support::basic;
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::images::{DOCKER_CONFIG, Document, LIST, OCI, OCI_CONFIG, SCHEMA1_SIGNED, SCHEMA2, list};
+use crate::support::images::{
+    DOCKER_CONFIG, Document, Image, Kind, LIST, Layer, OCI, OCI_CONFIG, SCHEMA1_SIGNED, SCHEMA2, list,
+};
 use crate::support::layers::{archive, gzip, noise, schema1, zstd};
 use crate::support::process::Process;
 use crate::support::upstream::Upstream;
@@ -195,17 +198,20 @@ async fn what_was_made_is_only_for_who_may_see_what_it_was_made_of() {
 
 #[tokio::test]
 async fn a_layer_that_cannot_be_read_is_refused_with_the_reason() {
-    let bomb = archive("zeros", &vec![0; 3 << 20]);
-    let cases: [(&str, Bytes, &str); 4] = [
-        ("cut", gzip(&bomb).slice(..500), "damaged"),
-        ("rubbish", Bytes::from_static(b"neither a tar archive nor compressed"), "is no tar archive"),
-        ("xz", Bytes::from_static(b"\xfd7zXZ\0 and more"), "compressed with xz"),
-        ("bomb", gzip(&bomb), "times its size"),
+    let zeros = archive("zeros", &vec![0; 3 << 20]);
+    let by_ratio = Bounds { bytes_max: 64 << 20, ratio_max: 20, ratio_counts_from: 1 << 20 };
+    let by_size = Bounds { bytes_max: 2 << 20, ratio_max: 1_000_000, ..by_ratio };
+    let cases: [(&str, Bytes, Bounds, &str); 6] = [
+        ("cut", gzip(&zeros).slice(..500), by_ratio, "damaged"),
+        ("rubbish", Bytes::from_static(b"neither a tar archive nor compressed"), by_ratio, "is no tar archive"),
+        ("xz", Bytes::from_static(b"\xfd7zXZ\0 and more"), by_ratio, "compressed with xz"),
+        ("bomb", gzip(&zeros), by_ratio, "more than 20 times its size"),
+        ("bomb of zstd", zstd(&zeros), by_ratio, "more than 20 times its size"),
+        ("large", gzip(&zeros), by_size, "more than the 2097152 bytes"),
     ];
-    for (name, layer, reason) in cases {
+    for (name, layer, bounds, reason) in cases {
         let upper = archive("two", b"two");
         let stage = Stage::of([Vec::new(), upper.clone()], [layer, gzip(&upper)]).await;
-        let bounds = Bounds { bytes_max: 64 << 20, ratio_max: 20, ratio_counts_from: 1 << 20 };
         let limits = LayerLimits { bounds, ..LayerLimits::default() };
         let gateway = opted_in().layer_limits(limits).before(&stage.upstream).await;
         let refused = gateway.get(&crane(), TAGGED).await;
@@ -346,11 +352,93 @@ async fn a_config_that_is_gone_from_the_store_is_made_again() {
     let first = gateway.get(&crane(), &path).await;
     assert_eq!(first.status, 200);
     gateway.stop().await;
-    for folder in ["v1/configs", "v1/claims"] {
-        std::fs::remove_dir_all(directory.path().join(folder)).unwrap();
-    }
+    std::fs::remove_dir_all(directory.path().join("v1/configs")).unwrap();
     let gateway = opted_in().store_in(directory.path()).before(&stage.upstream).await;
     assert_eq!(gateway.get(&crane(), TAGGED).await.status, 200);
     let again = gateway.get(&crane(), &path).await;
     assert_eq!((again.status, again.text()), (200, first.text()));
+}
+
+/// The stage's image as a signed schema 1: a gateway makes that of it, and it is stored in its place.
+async fn signed(stage: &Stage) -> Document {
+    let layers = [0, 1].map(|layer| Layer::new(Kind::Gzip, stage.layers[layer].clone()));
+    let steps = stage.archives.each_ref().map(|_| serde_json::json!({"created_by": "COPY"}));
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/sh"]}, "history": steps,
+        "rootfs": {"type": "layers", "diff_ids": stage.archives.each_ref().map(|archive| sha256(archive))},
+    });
+    let image = Image { config: config.to_string().into(), layers: layers.into() };
+    stage.upstream.put_image("app", "latest", &image, &image.schema2());
+    let made = Gateway::before(&stage.upstream).await.get(&Client::docker_1_9_1(), TAGGED).await;
+    Document::signed(made.body)
+}
+
+#[tokio::test]
+async fn schema_1_whose_payload_is_not_what_its_digest_names_is_a_502_before_a_layer_is_read() {
+    let stage = Stage::new().await;
+    let stored = signed(&stage).await;
+    stage.upstream.put("app", "latest", &stored);
+    let other = stored.text().replace("COPY", "ROB ");
+    stage.upstream.when("GET", &format!("/v2/app/manifests/{}", stored.digest)).with_body(other);
+    let gateway = opted_in().before(&stage.upstream).await;
+    let refused = gateway.get(&crane(), TAGGED).await;
+    assert_eq!(refused.status, 502, "{}", refused.text());
+    for layer in 0..2 {
+        assert!(stage.upstream.requests_to("GET", &stage.layer_path(layer)).is_empty());
+    }
+}
+
+/// Registries sign what they store anew, and nobody who pulls depends on it.
+#[tokio::test]
+async fn a_signature_that_does_not_fit_is_logged_and_no_reason_to_refuse() {
+    let stage = Stage::new().await;
+    let stored = signed(&stage).await;
+    for (forged, fits) in [(stored.clone(), true), (with_another_signature(&stored), false)] {
+        assert_eq!(forged.digest, stored.digest, "its payload is the same");
+        stage.upstream.put("app", "latest", &forged);
+        let url = stage.upstream.url();
+        let process = Process::serve(&["--upstream", &url, "--store", "memory:", "--upgrade-schema1"], &[]).await;
+        let reply = process.get(&crane(), TAGGED).await;
+        assert_eq!((reply.status, reply.content_type()), (200, OCI), "{}", reply.text());
+        let words = "the signature of a stored schema 1 does not hold";
+        assert_eq!(process.lines_logged(words).await, usize::from(!fits), "{}", process.log());
+    }
+}
+
+/// The signature over another payload, by the same key.
+fn with_another_signature(document: &Document) -> Document {
+    let at = document.text().find("\"signature\": \"").expect("it is signed") + "\"signature\": \"".len();
+    let mut text = document.text().to_owned();
+    let other = if text[at..].starts_with('A') { "B" } else { "A" };
+    text.replace_range(at..=at, other);
+    Document::signed(text.into())
+}
+
+/// However many layers there are, and however many images they are of.
+#[tokio::test]
+async fn no_more_layers_are_in_work_than_the_operator_lets() {
+    let upstream = Upstream::start().await;
+    for (repository, seed) in [("one", 0), ("two", 3)] {
+        let layers: Vec<String> = (seed..seed + 3)
+            .map(|seed| upstream.contents().put_blob(repository, gzip(&archive("a", &noise(seed, 10_000)))))
+            .collect();
+        upstream.put(repository, "latest", &schema1(&layers.iter().map(String::as_str).collect::<Vec<_>>()));
+    }
+    let gate = upstream.when("GET", "/v2/*/blobs/*").hold_body(100);
+    let limits = LayerLimits { at_once: NonZeroUsize::new(2).unwrap(), ..LayerLimits::default() };
+    let gateway = opted_in().layer_limits(limits).before(&upstream).await;
+    let (left, right) = (crane(), crane());
+    let both = async {
+        tokio::join!(gateway.get(&left, "/v2/one/manifests/latest"), gateway.get(&right, "/v2/two/manifests/latest"))
+    };
+    let watched = async {
+        patiently("two layers to be read", gate.reached(2)).await;
+        // A third would have been asked for by the time that something else was answered.
+        assert_eq!(gateway.get(&crane(), "/v2/one/tags/list").await.status, 200);
+        assert_eq!(gateway.metric("schemabridge_layers_in_work"), 2);
+        assert_eq!(upstream.requests_to("GET", "/v2/*/blobs/*").len(), 2);
+        gate.open();
+    };
+    let ((one, two), ()) = tokio::join!(both, watched);
+    assert_eq!((one.status, two.status), (200, 200));
 }

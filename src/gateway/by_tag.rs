@@ -11,8 +11,8 @@ use crate::image::reference::{Reference, Repository, Tag};
 use crate::negotiate::choose::{is_transcoded, is_transcoded_when_upgraded, objection, otherwise};
 use crate::negotiate::clients::Quirk;
 use crate::negotiate::{
-    Candidate, Choice, Client, Policy, Refusal, Scope, Stored, TRANSCODING_WOULD_HELP, Transcode, Upgrade, Why, choose,
-    platform,
+    Candidate, Choice, Client, Policy, Refusal, Scope, Stored, TRANSCODING_WOULD_HELP, Transcode, UPGRADE_WOULD_HELP,
+    Upgrade, Why, choose, platform,
 };
 use crate::store::memory::Kept;
 use crate::translate::index::{Layers, Order as EntryOrder, Shape};
@@ -253,7 +253,7 @@ impl Gateway {
         let from = facts.counts_as(&exchange.client);
         if from != target && !exchange.client.usable().contains(from) {
             if child.format() == Format::Schema1 && exchange.client.layers().upgrade == Upgrade::Nothing {
-                let words = "it is stored as schema 1, from which there is no translation";
+                let words = format!("it is stored as schema 1, from which there is no translation{UPGRADE_WOULD_HELP}");
                 let refusal = Refusal::untranslatable(tagged.stored.format(), &exchange.client, words);
                 return Err(Attempt::Refused(Box::new(refusal)));
             }
@@ -272,7 +272,6 @@ impl Gateway {
         order: Order,
         stored: Format,
     ) -> Result<Response<Body>, Attempt> {
-        let transcoding_would_help = is_hindered_by_zstd(&order, &exchange.client);
         let derived = if self.options.policy.layers.are_read() {
             let repository = order.repository.clone();
             // A client that is sent away does not end the work: it is on a task of its own.
@@ -289,7 +288,7 @@ impl Gateway {
                 tracing::warn!(error = %failure, digest = %kept.derived.digest, "a derived document could not be kept");
                 kept
             }
-            Err(Obstacle::Untranslatable(reason)) if transcoding_would_help => {
+            Err(Obstacle::Zstd(reason)) if exchange.client.layers().transcode == Transcode::Nothing => {
                 let obstacle = Obstacle::Untranslatable(format!("{reason}{TRANSCODING_WOULD_HELP}"));
                 return Err(attempt(obstacle, stored, exchange));
             }
@@ -313,7 +312,7 @@ fn refused(refusal: Refusal) -> Fault {
 
 fn attempt(obstacle: Obstacle, stored: Format, exchange: &Exchange) -> Attempt {
     match obstacle {
-        Obstacle::Untranslatable(reason) => {
+        Obstacle::Untranslatable(reason) | Obstacle::Zstd(reason) => {
             Attempt::Refused(Box::new(Refusal::untranslatable(stored, &exchange.client, reason)))
         }
         obstacle => Attempt::Failed(obstacle.into()),
@@ -327,15 +326,6 @@ fn order_for(exchange: &Exchange, tagged: &Tagged, stored: Arc<Manifest>, source
     let layers = if is_transcoded { LayerPolicy::Gzip } else { LayerPolicy::Stored };
     let known = Arc::default();
     Order { caller, repository, tag, stored, source, target, shape: None, layers, known, part: Part::Whole }
-}
-
-/// The image, or what is pruned, has zstd layers for which the operator lets no gzip ones be made.
-fn is_hindered_by_zstd(order: &Order, client: &Client) -> bool {
-    let has_zstd = match order.stored.content() {
-        Content::Image(image) => image.has_zstd_layers(),
-        _ => order.shape == Some(Shape::Pruned),
-    };
-    has_zstd && client.layers().transcode == Transcode::Nothing
 }
 
 /// Whether gzip layers stand for the zstd ones of the children of a list or index, where they must.

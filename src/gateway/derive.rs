@@ -20,7 +20,7 @@ use crate::store::recipe::StandIn;
 use crate::store::{Claim, RECIPES_MAX, Recipe, StoreFailure};
 use crate::translate::index::Shape;
 use crate::translate::sign::SigningKey;
-use crate::translate::{self, Cell, Derived, DerivedBlob, LayerPolicy, Learnt, Source, Untranslatable};
+use crate::translate::{self, Cell, Derived, DerivedBlob, LayerFault, LayerPolicy, Learnt, Source, Untranslatable};
 use crate::upstream::{Asked, Caller, Failure, Remembered, continued};
 
 use super::Gateway;
@@ -42,6 +42,9 @@ pub(super) enum Obstacle {
     Malformed(String),
     #[error("{0}")]
     Untranslatable(String),
+    /// It cannot, for its layers of zstd.
+    #[error("{0}")]
+    Zstd(String),
     /// A layer cannot be read, in whatever format the image is to be.
     #[error("{0}")]
     Layer(String),
@@ -64,7 +67,7 @@ impl From<Obstacle> for Fault {
         match obstacle {
             Obstacle::Upstream(failure) => Self::Upstream(failure),
             Obstacle::Malformed(words) => Self::Malformed(words),
-            Obstacle::Untranslatable(words) => Self::Unacceptable(words),
+            Obstacle::Untranslatable(words) | Obstacle::Zstd(words) => Self::Unacceptable(words),
             Obstacle::Layer(words) => Self::Unacceptable(format!("this image cannot be translated: {words}")),
             Obstacle::Unkept { failure, .. } | Obstacle::Store(failure) => Self::Store(failure),
             Obstacle::SigningKey(words) => Self::SigningKey(words),
@@ -290,6 +293,9 @@ impl Gateway {
         }
         let held = self.shared.store.document(&recipe.scope(), &recipe.derived, self.shared.edition).await.ok()?;
         let found = held.document()?;
+        if !self.shared.store.has_config_of(&recipe, &found.document.bytes).await.ok()? {
+            return None;
+        }
         self.shared.store.note_use_of(&found).await;
         let derived = Derived {
             bytes: found.document.bytes,
@@ -422,7 +428,10 @@ impl Gateway {
             })
         };
         let derived = tokio::task::spawn_blocking(work).await.map_err(|_| Obstacle::Internal)?;
-        let derived = derived.map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?;
+        let derived = derived.map_err(|reason| match reason {
+            Untranslatable::Layer { fault: LayerFault::Zstd { .. }, .. } => Obstacle::Zstd(reason.to_string()),
+            reason => Obstacle::Untranslatable(reason.to_string()),
+        })?;
         Ok(Cooked { derived, config: digest, gzip_layers })
     }
 

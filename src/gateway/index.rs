@@ -15,10 +15,10 @@ use crate::image::media_type::Format;
 use crate::image::oci::Index;
 use crate::image::platform::Platform;
 use crate::image::reference::Repository;
-use crate::negotiate::Upgrade;
+use crate::negotiate::{LayerWork, TRANSCODING_WOULD_HELP, Transcode, UPGRADE_WOULD_HELP, Upgrade};
 use crate::store::memory::Completeness;
 use crate::translate::index::{self, Entry, Fate, Layers, Omission, Order as EntryOrder, Packing, Shape};
-use crate::translate::{Derived, LayerPolicy};
+use crate::translate::{Derived, LayerPolicy, Untranslatable};
 use crate::upstream::Caller;
 
 use super::Gateway;
@@ -204,15 +204,11 @@ impl Gateway {
             return Err(Obstacle::Untranslatable("it is neither a list nor an index".to_owned()));
         };
         let place = Place { caller: &order.caller, repository: &order.repository };
-        let (made, completeness) = match shape {
+        match shape {
             Shape::Pruned => {
                 let (dropped, completeness) = self.zstd_entries(place, &order.source, stored).await?;
                 if order.layers == LayerPolicy::Gzip && !have_siblings(stored, &dropped) {
-                    let entries = self.fates(order, shape, stored).await?;
-                    let completeness = completeness_of(&entries);
-                    let made = index::parent(stored, entries, order.target, &EntryOrder::Stored);
-                    let made = made.map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?;
-                    return Ok((made, completeness));
+                    return self.rebuilt(order, shape, stored, &EntryOrder::Stored).await;
                 }
                 let is_left = |(position, entry): (usize, &Descriptor)| {
                     entry.role() == Role::Image && !dropped.contains(&position)
@@ -220,18 +216,30 @@ impl Gateway {
                 if !stored.manifests.iter().enumerate().any(is_left) {
                     let words =
                         "the layers of every image of it are compressed with zstd, which this client cannot unpack";
-                    return Err(Obstacle::Untranslatable(words.to_owned()));
+                    return Err(Obstacle::Zstd(words.to_owned()));
                 }
-                (index::without(&order.stored, &dropped), completeness)
+                let made = index::without(&order.stored, &dropped);
+                Ok((made.map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?, completeness))
             }
-            Shape::Rebuilt { order: entry_order, .. } => {
-                let entries = self.fates(order, shape, stored).await?;
-                let completeness = completeness_of(&entries);
-                (index::parent(stored, entries, order.target, entry_order), completeness)
-            }
-        };
-        let made = made.map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?;
-        Ok((made, completeness))
+            Shape::Rebuilt { order: entry_order, .. } => self.rebuilt(order, shape, stored, entry_order).await,
+        }
+    }
+
+    async fn rebuilt(
+        self: &Arc<Self>,
+        order: &Order,
+        shape: &Shape,
+        stored: &Index,
+        entry_order: &EntryOrder,
+    ) -> Result<(Derived, Completeness), Obstacle> {
+        let entries = self.fates(order, shape, stored).await?;
+        let (completeness, help) = (completeness_of(&entries), would_help(&entries, self.options.policy.layers));
+        let made = index::parent(stored, entries, order.target, entry_order);
+        let made = made.map_err(|reason| match reason {
+            Untranslatable::NothingLeft { .. } => Obstacle::Untranslatable(format!("{reason}{help}")),
+            reason => Obstacle::Untranslatable(reason.to_string()),
+        });
+        Ok((made?, completeness))
     }
 
     /// What becomes of each entry: every child is derived and kept when this returns.
@@ -323,7 +331,7 @@ impl Gateway {
         child: &Arc<Manifest>,
         digest: &Digest,
     ) -> Result<Fate, Obstacle> {
-        let leave_out = |reason: &str| Ok(Fate::LeftOut(Omission::Untranslatable(reason.to_owned())));
+        let layers = self.options.policy.layers;
         let (format, target) = match (child.format(), order.target) {
             (Format::Artifact | Format::List | Format::Index, Format::List) => {
                 return Ok(Fate::LeftOut(Omission::Artifact));
@@ -340,14 +348,14 @@ impl Gateway {
             && is_zstd
             && !is_transcoded
         {
-            return leave_out("its layers are compressed with zstd, which this client cannot unpack");
+            return Ok(Fate::LeftOut(Omission::Zstd));
         }
         let stays = stays(child, target, shape);
         if stays && !is_transcoded {
             return Ok(kept(child));
         }
-        if format == Format::Schema1 && self.options.policy.layers.upgrade == Upgrade::Nothing {
-            return leave_out("it is stored as schema 1, from which there is no translation");
+        if format == Format::Schema1 && layers.upgrade == Upgrade::Nothing {
+            return Ok(Fate::LeftOut(Omission::Schema1));
         }
         let target = if stays { format } else { target };
         let child_order = Order {
@@ -365,7 +373,10 @@ impl Gateway {
                 let Derived { format, digest, bytes, .. } = &kept.derived;
                 Ok(Fate::Derived { format: *format, digest: digest.clone(), size: bytes.len() as u64 })
             }
-            Err(Obstacle::Untranslatable(reason) | Obstacle::Layer(reason)) => leave_out(&reason),
+            Err(Obstacle::Zstd(_)) if layers.transcode == Transcode::Nothing => Ok(Fate::LeftOut(Omission::Zstd)),
+            Err(Obstacle::Untranslatable(reason) | Obstacle::Zstd(reason) | Obstacle::Layer(reason)) => {
+                Ok(Fate::LeftOut(Omission::Untranslatable(reason)))
+            }
             // The child was made, but it is not what was asked for, and its parent must not go out before it is kept.
             Err(Obstacle::Unkept { failure, .. }) => Err(Obstacle::Store(failure)),
             Err(obstacle) => Err(obstacle),
@@ -396,7 +407,7 @@ impl Gateway {
                 let platform = config::platform(&bytes).ok();
                 Ok(platform.filter(|platform| !platform.os.is_empty() && !platform.architecture.is_empty()))
             }
-            Err(Obstacle::Untranslatable(_) | Obstacle::Malformed(_)) => Ok(None),
+            Err(Obstacle::Untranslatable(_) | Obstacle::Zstd(_) | Obstacle::Malformed(_)) => Ok(None),
             Err(obstacle) => Err(obstacle),
         }
     }
@@ -451,6 +462,16 @@ fn packing_of(child: &Manifest) -> Packing {
         Content::Image(image) if image.has_zstd_layers() => Packing::Zstd,
         _ => Packing::Other,
     }
+}
+
+/// What the operator could do so that more of these stay. Ends a sentence.
+fn would_help(entries: &[Entry], layers: LayerWork) -> String {
+    let has =
+        |wanted| entries.iter().any(|entry| matches!(&entry.fate, Fate::LeftOut(omission) if *omission == wanted));
+    let upgrade = has(Omission::Schema1) && layers.upgrade == Upgrade::Nothing;
+    let transcoding = has(Omission::Zstd) && layers.transcode == Transcode::Nothing;
+    let words = [(upgrade, UPGRADE_WOULD_HELP), (transcoding, TRANSCODING_WOULD_HELP)];
+    words.into_iter().filter_map(|(helps, words)| helps.then_some(words)).collect()
 }
 
 fn completeness_of(entries: &[Entry]) -> Completeness {

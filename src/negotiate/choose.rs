@@ -67,6 +67,8 @@ pub enum Why {
     Anything,
     /// The stored form is one that the client claims and then refuses, in words better than ours.
     OwnRefusal,
+    /// The same of schema 1, which the operator could have upgraded for the client.
+    NotUpgraded,
     /// The client is not known and does not list the stored form, for which there is no translation.
     Unlisted,
     /// The client lists no type that is known here.
@@ -88,6 +90,7 @@ impl Why {
             Self::NoAccept => "no Accept header",
             Self::Anything => "the client accepts anything",
             Self::OwnRefusal => "client refuses it with its own message",
+            Self::NotUpgraded => "client refuses it with its own message; `--upgrade-schema1` would have it translated",
             Self::Unlisted => "lenient: not in Accept, and nothing it lists can be made of it",
             Self::NothingKnown => "lenient: no known type in Accept",
             Self::CannotRead => "the client does not read the stored format",
@@ -138,6 +141,7 @@ pub fn choose(stored: &Stored, client: &Client) -> Choice {
 pub fn otherwise(stored: &Stored, client: &Client) -> Choice {
     let covered = stored.is_in(client.covered());
     match (covered, client.is_known()) {
+        (true, true) if is_upgradable(stored, client) => Choice::AsStored { why: Why::NotUpgraded },
         (true, true) => Choice::AsStored { why: Why::OwnRefusal },
         (true, false) => Choice::AsStored { why: why_readable(client) },
         (false, false) if stored.format == Format::Schema1 && client.accept().names_only_oci() => {
@@ -181,6 +185,12 @@ fn is_denied(stored: &Stored, client: &Client) -> bool {
     let has_candidate = |formats| !candidates(format, formats, client).is_empty();
     (stored.format == Format::Schema1 && !has_candidate(usable))
         || (client.mode() != Mode::Probe && !reads_stored && !has_candidate(usable) && has_candidate(client.readable()))
+}
+
+/// The operator could have it upgraded for `client`, and has not opted in.
+fn is_upgradable(stored: &Stored, client: &Client) -> bool {
+    let reads_newer = [Format::Oci, Format::Schema2].into_iter().any(|format| client.usable().contains(format));
+    stored.format == Format::Schema1 && client.layers().upgrade == Upgrade::Nothing && reads_newer
 }
 
 fn zero_layers(image: &Stored, client: &Client) -> Option<Refusal> {
@@ -304,7 +314,7 @@ mod tests {
         let docker = client("docker/28.2.2 os/linux arch/amd64", &[DOCKER_TYPES, OCI_TYPES]);
         let crane = client("crane/v0.21.9 go-containerregistry/v0.21.9", &[DOCKER_TYPES, OCI_TYPES]);
         for client in [docker, crane] {
-            assert_eq!(choose(&opaque(Format::Schema1), &client), Choice::AsStored { why: Why::OwnRefusal });
+            assert_eq!(choose(&opaque(Format::Schema1), &client), Choice::AsStored { why: Why::NotUpgraded });
             assert_eq!(choose(&image(Format::Oci), &client), Choice::AsStored { why: Why::Reads });
         }
     }

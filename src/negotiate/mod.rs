@@ -23,7 +23,7 @@ pub use client::{Client, LayerWork, Policy, Transcode, Upgrade, WithoutAccept};
 pub use formats::Formats;
 pub use glob::Glob;
 pub use platform::{NoPlatform, PlatformRule, WantedPlatform};
-pub use refusal::{Refusal, TRANSCODING_WOULD_HELP};
+pub use refusal::{Refusal, TRANSCODING_WOULD_HELP, UPGRADE_WOULD_HELP};
 pub use rules::{
     Asks, ClientRule, InvalidClientRule, InvalidUserAgentGlob, Schema1, Senders, Treatment, UserAgentGlob,
 };

@@ -9,7 +9,7 @@ use super::formats::Formats;
 use super::platform::NoPlatform;
 
 /// What an operator who has not opted in to upgrades could do. Ends a sentence.
-const UPGRADE_WOULD_HELP: &str = "; the operator of this gateway can have it translated with `--upgrade-schema1`";
+pub const UPGRADE_WOULD_HELP: &str = "; the operator of this gateway can have it translated with `--upgrade-schema1`";
 /// What an operator who has not opted in to transcoding could do. Ends a sentence.
 pub const TRANSCODING_WOULD_HELP: &str =
     "; the operator of this gateway can have gzip layers made for it with `--transcode zstd`";
@@ -95,8 +95,9 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { client, stored, reads, reason, layers } = self;
+        let reads_newer = reads.contains(Format::Schema2) || reads.contains(Format::Oci);
         let upgrade = match (stored, layers.upgrade) {
-            (Format::Schema1, Upgrade::Nothing) => UPGRADE_WOULD_HELP,
+            (Format::Schema1, Upgrade::Nothing) if reads_newer => UPGRADE_WOULD_HELP,
             _ => "",
         };
         let transcoding = if layers.transcode == Transcode::Nothing { TRANSCODING_WOULD_HELP } else { "" };
@@ -130,7 +131,7 @@ impl fmt::Display for Refusal {
             Reason::Schema1Denied if *stored == Format::Schema1 => write!(
                 formatter,
                 "this image is stored as {stored_name}, and the operator of this gateway keeps that old format from \
-                 {client}; build the image again with a current tool and push it"
+                 {client}; build the image again with a current tool and push it{upgrade}"
             ),
             Reason::Schema1Denied => write!(
                 formatter,

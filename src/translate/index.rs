@@ -109,6 +109,10 @@ pub enum Omission {
     Missing,
     /// It cannot be said in the target format.
     Untranslatable(String),
+    /// It is stored as schema 1, and its layers may not be read for an upgrade.
+    Schema1,
+    /// Its layers are compressed with zstd, and no gzip ones may be made of them.
+    Zstd,
     /// Another entry is for the same platform.
     SamePlatform,
 }
@@ -120,6 +124,11 @@ impl fmt::Display for Omission {
             Self::Artifact => formatter.write_str("is not an image"),
             Self::Missing => formatter.write_str("is not in the registry"),
             Self::Untranslatable(reason) => write!(formatter, "cannot be translated: {reason}"),
+            Self::Schema1 => formatter
+                .write_str("cannot be translated: it is stored as schema 1, from which there is no translation"),
+            Self::Zstd => formatter.write_str(
+                "cannot be translated: its layers are compressed with zstd, which this client cannot unpack",
+            ),
             Self::SamePlatform => formatter.write_str("is for the platform of another entry"),
         }
     }

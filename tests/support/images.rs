@@ -47,6 +47,12 @@ impl Document {
         Self { bytes: bytes.into(), content_type: content_type.to_owned(), digest: sha256(payload) }
     }
 
+    /// A signed schema 1, which is named by its payload.
+    pub fn signed(bytes: Vec<u8>) -> Self {
+        let payload = payload(&bytes);
+        Self::schema1(SCHEMA1_SIGNED, bytes, &payload)
+    }
+
     /// The text, for finding one's way in it.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.bytes).unwrap()

@@ -1,10 +1,13 @@
 //! What a translation must know of layers before it begins.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::{Method, StatusCode};
 
 use crate::image::config::Config;
 use crate::image::digest::Digest;
@@ -12,7 +15,8 @@ use crate::image::layer::{Compression, GzipLayer, LayerFacts};
 use crate::image::manifest::Content;
 use crate::image::media_type::Format;
 use crate::image::oci::ImageManifest;
-use crate::translate::{LayerPolicy, Learnt, layers_read, needs_repacking};
+use crate::translate::{BadSignature, LayerPolicy, Learnt, layers_read, needs_repacking, verify};
+use crate::upstream::ForwardRequest;
 
 use crate::gateway::Gateway;
 use crate::gateway::derive::{Obstacle, Order};
@@ -38,14 +42,12 @@ impl Gateway {
 
     async fn learn_of_schema1(&self, order: &Order) -> Result<Learnt, Obstacle> {
         let layers = layers_read(&order.stored).map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?;
+        note_bad_signature(order).await;
         let unread = self.unread(&layers.iter().cloned().collect::<Vec<_>>()).await?;
         unread.iter().try_for_each(|layer| self.known_good(Purpose::Facts, layer, None))?;
-        let work = Work::new(
-            Kind::Upgrade,
-            &self.options.upstream_name,
-            (&order.repository, &order.source),
-            (unread.len(), None),
-        );
+        let image = (&order.repository, &order.source);
+        let bytes = self.length_of_all(order, &unread).await;
+        let work = Work::new(Kind::Upgrade, &self.options.upstream_name, image, (unread.len(), bytes));
         let facts_of = |layer: Digest| {
             let work = &work;
             async move {
@@ -71,6 +73,25 @@ impl Gateway {
         };
         let gzip = self.gzip_of_all(order, zstd).await?;
         Ok(Learnt { facts, gzip })
+    }
+
+    /// How many bytes these layers have together, where the upstream says: schema 1 does not. Only whoever waits is told, so
+    /// nothing is refused for it.
+    async fn length_of_all(&self, order: &Order, layers: &[Digest]) -> Option<u64> {
+        let length_of = |layer: Digest| {
+            let path = format!("/v2/{}/blobs/{layer}", order.repository);
+            let (method, headers) = (Method::HEAD, HeaderMap::new());
+            let request = ForwardRequest { method, path, query: None, headers, body: None };
+            async move {
+                let answer = self.upstream.forward(&order.caller, request).await.ok()?;
+                let length = answer.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
+                length.filter(|_| answer.status() == StatusCode::OK)
+            }
+            .boxed()
+        };
+        let lengths: Vec<BoxFuture<'_, Option<u64>>> = layers.iter().cloned().map(length_of).collect();
+        let lengths: Vec<_> = stream::iter(lengths).buffered(LAYERS_OF_AN_IMAGE_AT_ONCE).collect().await;
+        lengths.into_iter().sum()
     }
 
     async fn learn_of_image(
@@ -133,6 +154,19 @@ impl Gateway {
         });
         let found = all(looked_up.collect()).await?;
         Ok(found.into_iter().filter(|(_, is_unread)| *is_unread).map(|(layer, _)| layer).collect())
+    }
+}
+
+/// Nobody who pulls depends on a signature: registries sign anew what they store. So one that does not fit is only said.
+async fn note_bad_signature(order: &Order) {
+    let stored = Arc::clone(&order.stored);
+    // Not on a thread that others wait for.
+    let verified = tokio::task::spawn_blocking(move || verify(&stored)).await;
+    if let Ok(Err(error)) = verified
+        && error != BadSignature::None
+    {
+        let (repository, source) = (order.repository.as_str(), order.source.as_str());
+        tracing::warn!(%error, repository, source, "the signature of a stored schema 1 does not hold");
     }
 }
 

@@ -47,7 +47,7 @@ pub struct Shown {
     pub layers: u64,
     /// With how many of them it is through.
     pub layers_done: u64,
-    /// How many bytes they have, where the document says.
+    /// How many bytes they have, where the document or the registry says.
     pub bytes: Option<u64>,
     /// How many bytes of them were read.
     pub bytes_done: u64,

@@ -48,13 +48,17 @@ impl Store {
     /// Says that the config is in use that was made with a document, because the document is: whoever has the config already
     /// does not ask for it. One that is gone is made again with the document.
     pub(in crate::store) async fn note_use_of_config(&self, recipe: &Recipe, document: &Bytes) {
-        if recipe.source_format != Format::Schema1 || !matches!(recipe.target, Format::Schema2 | Format::Oci) {
-            return;
+        let Some(config) = made_with(recipe, document) else { return };
+        if let Err(error) = self.refresh(&layout::config(recipe, &config)).await {
+            tracing::debug!(%error, %config, "the last use of a config cannot be noted now");
         }
-        let Ok(manifest) = Manifest::parse(document.clone()) else { return };
-        let Content::Image(image) = manifest.content() else { return };
-        if let Err(error) = self.refresh(&layout::config(recipe, &image.config.digest)).await {
-            tracing::debug!(%error, config = %image.config.digest, "the last use of a config cannot be noted now");
+    }
+
+    /// Whether the config is there that was made with a document, if one was.
+    pub async fn has_config_of(&self, recipe: &Recipe, document: &Bytes) -> Result<bool, StoreFailure> {
+        match made_with(recipe, document) {
+            Some(config) => Ok(self.read(&layout::config(recipe, &config)).await?.is_some()),
+            None => Ok(true),
         }
     }
 
@@ -81,5 +85,16 @@ impl Store {
         });
         let configs: Vec<Option<Config>> = stream::iter(reads).buffered(RECIPES_MAX).try_collect().await?;
         Ok(configs.into_iter().flatten().collect())
+    }
+}
+
+/// The config that was made with the document of this recipe: an upgrade makes one.
+fn made_with(recipe: &Recipe, document: &Bytes) -> Option<Digest> {
+    if recipe.source_format != Format::Schema1 || !matches!(recipe.target, Format::Schema2 | Format::Oci) {
+        return None;
+    }
+    match Manifest::parse(document.clone()).ok()?.content() {
+        Content::Image(image) => Some(image.config.digest.clone()),
+        _ => None,
     }
 }
