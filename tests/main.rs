@@ -47,6 +47,7 @@ mod platform_choice;
 mod platforms;
 mod protocol_abuse;
 mod push;
+mod push_made;
 mod push_schema1;
 mod recook;
 mod redirects_counted;

@@ -33,6 +33,7 @@ use super::derive::Obstacle;
 use super::fault::Fault;
 use super::metrics::LayerRead;
 
+pub(super) use blob::Made;
 use refused::obstacle;
 pub(super) use work::Work;
 use work::Works;
