@@ -1,4 +1,5 @@
-//! A schema 1 pushed to an upstream that does not take it: what is stored instead is the schema 2 that says the same.
+//! A schema 1 pushed to an upstream that does not take it: what is stored instead is the schema 2, or the OCI manifest, that
+//! says the same.
 //!
 //! The client learns nothing of it: it is answered with the digest that it computed itself. What it pushed is kept as derived
 //! from what is stored, before that is stored, so that the digest it shows can be pulled from the first moment on.
@@ -74,7 +75,7 @@ impl Gateway {
             tag: tag.clone(),
             source: pushed.digest().clone(),
             stored: Arc::clone(&pushed),
-            target: Format::Schema2,
+            target: self.options.push_as.format(),
             shape: None,
             layers: LayerPolicy::Stored,
             known: Arc::default(),
