@@ -49,6 +49,7 @@ mod protocol_abuse;
 mod push;
 mod push_made;
 mod push_schema1;
+mod push_uploads;
 mod recook;
 mod redirects_counted;
 mod referrers;

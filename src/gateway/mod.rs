@@ -235,6 +235,7 @@ pub struct Gateway {
     resolutions: resolve::Resolutions,
     pings: challenge::Pings,
     sizes: blob::Sizes,
+    uploads: push::Uploads,
     consents: kept_blob::Consents,
     counters: Arc<Counters>,
 }
@@ -249,6 +250,7 @@ impl Gateway {
             resolutions: resolve::Resolutions::new(random_bytes()?),
             pings: challenge::Pings::default(),
             sizes: blob::Sizes::default(),
+            uploads: push::Uploads::default(),
             consents: kept_blob::Consents::new(options.tags.stale_if_error.max(options.tags.ttl)),
             counters: Arc::new(shared.metrics.counters_of(&options.upstream_name)),
             options,

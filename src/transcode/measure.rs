@@ -27,10 +27,24 @@ impl Workers {
         blob: &Digest,
         pieces: impl Stream<Item = Result<Bytes, Failure>> + Send,
     ) -> Result<LayerFacts, Fault> {
+        let (found, facts) = self.measure_unnamed(turn, blob.algorithm(), pieces).await?;
+        if found != *blob {
+            return Err(Fault::WrongDigest { expected: blob.clone(), found });
+        }
+        Ok(facts)
+    }
+
+    /// The same of a layer whose digest nobody has said yet: says which it is too.
+    pub async fn measure_unnamed<Failure: Error + Send + Sync + 'static>(
+        &self,
+        turn: Turn,
+        algorithm: Algorithm,
+        pieces: impl Stream<Item = Result<Bytes, Failure>> + Send,
+    ) -> Result<(Digest, LayerFacts), Fault> {
         let (sender, receiver) = sync_channel(PIECES_QUEUED_MAX);
         let to_hash = sender.clone();
         let (feed, source) = source::pipe(move |piece| send(&to_hash, Piece::OfBlob(piece.clone())));
-        let (bounds, algorithm) = (self.bounds, blob.algorithm());
+        let bounds = self.bounds;
         let reading = blocking(move || {
             let _turn = turn;
             read(source, bounds, &sender)
@@ -38,10 +52,7 @@ impl Workers {
         let hashing = blocking(move || Ok(hash(&receiver, algorithm)));
         let ((), read, hashed) = futures_util::join!(feed.send_all(pieces), reading, hashing);
         let ((compression, size), (found, diff_id)) = (read?, hashed?);
-        if found != *blob {
-            return Err(Fault::WrongDigest { expected: blob.clone(), found });
-        }
-        Ok(LayerFacts { diff_id, size, compression })
+        Ok((found, LayerFacts { diff_id, size, compression }))
     }
 }
 

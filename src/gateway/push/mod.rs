@@ -3,6 +3,7 @@
 
 mod bring;
 mod schema1;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -17,11 +18,14 @@ use crate::image::reference::{Reference, Repository};
 use crate::store::Scope;
 use crate::upstream::{Caller, Failure, ForwardRequest, RequestBody, StreamedBody};
 
+use crate::gateway::blob::onward;
 use crate::gateway::body::Body;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::fault::Fault;
 use crate::gateway::route::Route;
 use crate::gateway::{Gateway, Pushes};
+
+pub(super) use uploads::Uploads;
 
 /// The media type of a blob that is uploaded.
 const BLOB: &str = "application/octet-stream";
@@ -52,7 +56,7 @@ impl Gateway {
             }
             Route::Upload => {
                 self.check_mount(exchange)?;
-                self.pass_push(exchange).await
+                self.pass_upload(exchange).await
             }
             Route::Manifest { .. } | Route::Blob { .. } | Route::Referrers { .. } | Route::Other => {
                 self.pass_push(exchange).await
@@ -82,6 +86,20 @@ impl Gateway {
         let answer = self.pass(exchange, &path).await;
         self.resolutions.forget();
         Ok(answer?.map(Body::streamed))
+    }
+
+    /// Passes on a part of an upload, which may be measured meanwhile.
+    async fn pass_upload(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
+        let passing = self.measured(exchange);
+        let path = exchange.head.uri.path().to_owned();
+        let request = onward(exchange, &path);
+        let answer = self.upstream.forward(&exchange.caller, request).await;
+        self.resolutions.forget();
+        let answer = answer?;
+        if let Some(passing) = passing {
+            self.note_answered(passing, &answer);
+        }
+        self.relay(exchange, &path, answer).await.map(|answer| answer.map(Body::streamed))
     }
 
     /// Where an upload goes on: the upstream's URL as it is at the gateway, the opaque query untouched. Absolute, because
