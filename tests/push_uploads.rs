@@ -37,6 +37,8 @@ struct Stage {
     upstream: Upstream,
     gateway: Gateway,
     client: Client,
+    /// As the upstream names it.
+    repository: &'static str,
     archives: [Vec<u8>; 2],
     layers: [Bytes; 2],
 }
@@ -52,7 +54,7 @@ impl Stage {
         let archives = [archive("etc/one", &noise(1, 600_000)), archive("etc/two", b"two")];
         let layers = archives.each_ref().map(|archive| gzip(archive));
         let gateway = Setup::default().push().before(&upstream).await;
-        Self { upstream, gateway, client, archives, layers }
+        Self { upstream, gateway, client, repository: "app", archives, layers }
     }
 
     fn digest(&self, layer: usize) -> String {
@@ -141,20 +143,21 @@ impl Stage {
         let call = self.client.call("PUT", "/v2/app/manifests/latest").header("Content-Type", SCHEMA1_SIGNED);
         let put = self.gateway.send(&call.body(pushed.to_vec())).await;
         assert_eq!(put.status, 201, "{}", put.text());
-        let manifest = self.upstream.contents().manifest("app", "latest").unwrap().json();
-        let config = self.upstream.contents().blob("app", manifest["config"]["digest"].as_str().unwrap()).unwrap();
+        let manifest = self.upstream.contents().manifest(self.repository, "latest").unwrap().json();
+        let config =
+            self.upstream.contents().blob(self.repository, manifest["config"]["digest"].as_str().unwrap()).unwrap();
         let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
         let diff_ids = self.archives.each_ref().map(|archive| sha256(archive));
         assert_eq!(config["rootfs"]["diff_ids"], serde_json::json!(diff_ids));
         for (layer, bytes) in self.layers.iter().enumerate() {
             assert_eq!(manifest["layers"][layer]["size"], bytes.len());
-            assert_eq!(self.upstream.contents().blob("app", &self.digest(layer)).as_ref(), Some(bytes));
+            assert_eq!(self.upstream.contents().blob(self.repository, &self.digest(layer)).as_ref(), Some(bytes));
         }
     }
 
     /// How often the upstream was asked for this layer's bytes.
     fn reads(&self, layer: usize) -> usize {
-        self.upstream.requests_to("GET", &format!("/v2/app/blobs/{}", self.digest(layer))).len()
+        self.upstream.requests_to("GET", &format!("/v2/{}/blobs/{}", self.repository, self.digest(layer))).len()
     }
 }
 
@@ -317,14 +320,25 @@ async fn so_many_are_measured_at_a_time_and_the_next_one_passes() {
     stage.upload(1, Way::InThePut).await;
 }
 
-/// A gateway that speaks for its clients, and a repository that it names otherwise than they do.
 #[tokio::test]
-async fn it_holds_where_the_gateway_logs_in_and_where_names_are_rewritten() {
+async fn it_holds_where_the_gateway_speaks_for_its_clients() {
     let mut stage = Stage::new().await;
     stage.gateway = Setup::default().push().permission_from_the_gateway().before(&stage.upstream).await;
     for layer in 0..2 {
         stage.upload(layer, Way::InChunks(250_000)).await;
     }
+    stage.push().await;
+    assert_eq!((stage.reads(0), stage.reads(1)), (0, 0));
+}
+
+/// The gateway names the repository otherwise than its clients do.
+#[tokio::test]
+async fn it_holds_for_a_repository_of_the_library() {
+    let mut stage = Stage::new().await;
+    stage.repository = "library/app";
+    stage.gateway = Setup::default().push().in_library().before(&stage.upstream).await;
+    stage.upload(0, Way::InChunks(250_000)).await;
+    stage.upload(1, Way::Streamed).await;
     stage.push().await;
     assert_eq!((stage.reads(0), stage.reads(1)), (0, 0));
 }
