@@ -47,7 +47,7 @@ const NUMBERS: [&str; 6] = ["0", "-0.0", "1e400", "12345678901234567890123", "1.
 
 /// One step of an image's history.
 #[derive(Clone, Debug)]
-struct Step {
+pub struct Step {
     /// Which blob it made; none if it made none.
     blob: Option<u8>,
     created: &'static str,
@@ -58,9 +58,9 @@ struct Step {
 
 /// An image before it is stored in one family or the other.
 #[derive(Clone, Debug)]
-struct Image {
+pub struct Image {
     steps: Vec<Step>,
-    config: String,
+    pub config: String,
 }
 
 fn odd_text() -> impl Strategy<Value = String> {
@@ -146,7 +146,7 @@ fn image() -> impl Strategy<Value = Image> {
 }
 
 /// A config as `docker build` has written it since 1.8.3: sorted, compact, its last step told by its own fields.
-fn classic_image() -> impl Strategy<Value = Image> {
+pub fn classic_image() -> impl Strategy<Value = Image> {
     (vec(step(), 1..9), odd_text()).prop_map(|(steps, label)| {
         let top = steps.last().unwrap();
         let member = |key: &str, value: &str| (key.to_owned(), value.to_owned());
@@ -169,6 +169,11 @@ fn classic_image() -> impl Strategy<Value = Image> {
 }
 
 impl Image {
+    /// Which blobs its layers are, the lowest first. The config gives blob `n` the diff ID `n`, in 64 digits.
+    pub fn blobs(&self) -> impl Iterator<Item = u8> {
+        blobs(&self.steps)
+    }
+
     fn layer_digests(&self) -> Vec<Digest> {
         blobs(&self.steps).map(|blob| Digest::sha256(&[blob])).collect()
     }

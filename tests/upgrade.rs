@@ -334,3 +334,23 @@ async fn two_replicas_that_begin_at_once_give_the_same() {
     let config = left.json()["config"]["digest"].as_str().unwrap().to_owned();
     assert_eq!(other.get(&client, &format!("/v2/app/blobs/{config}")).await.status, 200);
 }
+
+/// Whatever took it away while its document stayed: the next process that is asked for the tag makes it again.
+#[tokio::test]
+async fn a_config_that_is_gone_from_the_store_is_made_again() {
+    let stage = Stage::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let gateway = opted_in().store_in(directory.path()).before(&stage.upstream).await;
+    let config = gateway.get(&crane(), TAGGED).await.json()["config"]["digest"].as_str().unwrap().to_owned();
+    let path = format!("/v2/app/blobs/{config}");
+    let first = gateway.get(&crane(), &path).await;
+    assert_eq!(first.status, 200);
+    gateway.stop().await;
+    for folder in ["v1/configs", "v1/claims"] {
+        std::fs::remove_dir_all(directory.path().join(folder)).unwrap();
+    }
+    let gateway = opted_in().store_in(directory.path()).before(&stage.upstream).await;
+    assert_eq!(gateway.get(&crane(), TAGGED).await.status, 200);
+    let again = gateway.get(&crane(), &path).await;
+    assert_eq!((again.status, again.text()), (200, first.text()));
+}

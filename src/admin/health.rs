@@ -24,11 +24,10 @@ impl Health {
     /// is ready until it is told to stop; the other names are those that load balancers ask for.
     pub(super) fn of(&self, path: &str) -> Option<(StatusCode, &'static str)> {
         match path {
-            "/livez" | "/startupz" => Some((StatusCode::OK, "ok")),
             "/readyz" | "/healthz" | "/health" if self.stopping.load(Ordering::Relaxed) => {
                 Some((StatusCode::SERVICE_UNAVAILABLE, "stopping"))
             }
-            "/readyz" | "/healthz" | "/health" => Some((StatusCode::OK, "ok")),
+            "/livez" | "/startupz" | "/readyz" | "/healthz" | "/health" => Some((StatusCode::OK, "ok")),
             _ => None,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use crate::gateway::LayerLimits;
+use crate::gateway::{LayerLimits, LayerPace};
 use crate::negotiate::{LayerWork, Transcode, Upgrade};
 use crate::transcode::{Bounds, Workers};
 
@@ -39,6 +39,10 @@ pub struct LayerArguments {
     /// How many times its size a layer may unpack to, once that is more than 1 GiB
     #[arg(long, env = "SCHEMABRIDGE_LAYER_MAX_RATIO", value_name = "NUMBER", default_value = "200")]
     layer_max_ratio: u64,
+
+    /// How many bytes of a layer the upstream must send each second, on average over a minute of waiting for it; 0 for any
+    #[arg(long, env = "SCHEMABRIDGE_LAYER_MIN_RATE", value_name = "SIZE", default_value = "16KiB", value_parser = values::byte_size)]
+    layer_min_rate: u64,
 }
 
 /// The compression of layers in whose place gzip ones are made.
@@ -86,6 +90,7 @@ impl LayerArguments {
         LayerLimits {
             at_once: self.layers_at_once.unwrap_or_else(Workers::default_at_once),
             bounds: Bounds { bytes_max: self.layer_max_size, ratio_max: self.layer_max_ratio, ..Bounds::default() },
+            pace: LayerPace { bytes_per_second_min: self.layer_min_rate, ..LayerPace::default() },
             derive_timeout: self.derive_timeout,
         }
     }

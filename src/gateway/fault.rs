@@ -1,5 +1,6 @@
 //! Every fault, and the one place where it becomes a status and words.
 
+use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, RETRY_AFTER,
     VARY,
@@ -21,6 +22,8 @@ const STORE_RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
 /// How long a client is asked to wait when too many logins are being checked, in seconds.
 const LOGIN_RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 /// How long a client is asked to wait while the layers of its image are being read, in seconds.
+/// No estimate of what is left: who comes back early waits in line and is answered the moment the work is done, while an
+/// estimate that is too long leaves a finished image lying.
 const LAYERS_RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
 
 /// Why a request is not answered with what it asked for.
@@ -128,7 +131,7 @@ impl Fault {
         match self {
             Self::Upstream(failure) => match failure {
                 Failure::Refused(refusal) => refusal.status,
-                Failure::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
+                Failure::TimedOut { .. } | Failure::TooSlow { .. } => StatusCode::GATEWAY_TIMEOUT,
                 Failure::UploadStalled { .. } => StatusCode::REQUEST_TIMEOUT,
                 Failure::UploadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
                 Failure::UnforwardableQuery => StatusCode::BAD_REQUEST,
@@ -300,6 +303,16 @@ fn refusal_headers(upstream: &HeaderMap) -> HeaderMap {
     kept
 }
 
+/// What a client is told whose login ran out while the layers of its image were read for it. The upstream's challenge goes
+/// with it, so a client that can will log in again by itself.
+pub(super) fn login_over(layer: &Digest, upstream: &str) -> Bytes {
+    let words = format!(
+        "the registry {upstream} wants a new login before the layer {layer} can be read for the translation of this image; \
+         log in and pull it again: what was read of it before is kept"
+    );
+    errors_body("UNAUTHORIZED", &words).into()
+}
+
 fn sentence(status: StatusCode, upstream: &str) -> String {
     match status.as_u16() {
         401 => format!("the registry {upstream} wants a login for this; log in and try again"),
@@ -325,10 +338,14 @@ fn is_errors_json(body: &[u8]) -> bool {
 }
 
 fn errors_json(status: StatusCode, code: &str, message: &str) -> Response<Body> {
+    with_error_headers(status, "application/json", errors_body(code, message))
+}
+
+fn errors_body(code: &str, message: &str) -> String {
     let json = serde_json::json!({ "errors": [{ "code": code, "message": message, "detail": null }] });
     let mut body = json.to_string();
     body.push('\n');
-    with_error_headers(status, "application/json", body)
+    body
 }
 
 /// Docker 1.6 and 1.7 print the body as it is, so it is plain text.

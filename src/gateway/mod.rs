@@ -58,7 +58,7 @@ use exchange::{Exchange, Neighbour};
 use fault::Fault;
 pub use freshness::{OnMissing, TagPolicy, TagRule};
 pub use index::IndexLimits;
-pub use layers::{LayerLimits, Shown};
+pub use layers::{LayerLimits, LayerPace, Shown};
 use metrics::RouteLabel;
 use metrics::http::Counters;
 use passage::Passage;

@@ -301,6 +301,7 @@ impl Store {
                 Err(error) => tracing::debug!(%error, %object, "the last use of an object cannot be noted now"),
             }
         }
+        self.note_use_of_config(recipe, bytes).await;
     }
 
     /// How old the last use of an object may become while it is in use.

@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 
 use super::bounds::Bounds;
 use super::layer::Archive;
-use super::source::{self, Source};
-use super::{Fault, PIECE_BYTES, PIECES_QUEUED_MAX, Turn, Workers, blocking};
+use super::source::{self, Reading, Source};
+use super::{Fault, PIECE_BYTES, PIECES_QUEUED_MAX, Turn, Workers, thread};
 use crate::image::digest::{Algorithm, Digest, Verifier};
 use crate::image::layer::{Compression, GzipLayer};
 
@@ -66,23 +66,21 @@ impl Workers {
                 of_blob.lock().unwrap_or_else(PoisonError::into_inner).update(piece);
                 Ok(())
             });
-            let reading = blocking(move || {
+            let reading = thread::run(move || {
                 let _turn = turn;
-                let diff_id = read(source, bounds, &sender)?;
+                let reading = Reading::of(source, |source| read(source, bounds, &sender));
+                drop(sender);
                 let hash = Arc::into_inner(hash).and_then(|hash| hash.into_inner().ok()).ok_or(Fault::Internal)?;
-                Ok((hash.finish(), diff_id))
+                Ok((hash.finish(), reading))
             });
-            let writing = blocking(move || write(&receiver, out));
+            let writing = thread::run(move || write(&receiver, out));
             let ((), read, written) = futures_util::join!(feed.send_all(pieces), reading, writing);
-            // Where the writer stopped, the reader only says that nobody listened any more.
-            let (digest, size) = match (&read, written) {
-                (Err(Fault::Abandoned) | Ok(_), written) => written?,
-                (Err(fault), _) => return Err(fault.clone()),
+            let (found, reading) = read?;
+            let (archive, (digest, size)) = match (reading.held_against(&blob, found), written) {
+                // Where the writer stopped, the reader only says that nobody listened any more.
+                (Err(Fault::Abandoned), Err(fault)) | (Err(fault), _) | (Ok(_), Err(fault)) => return Err(fault),
+                (Ok(archive), Ok(written)) => (archive, written),
             };
-            let (found, archive) = read?;
-            if found != blob {
-                return Err(Fault::WrongDigest { expected: blob, found });
-            }
             match diff_id {
                 Some(expected) if expected != archive => Err(Fault::WrongDiffId { expected, found: archive }),
                 _ => Ok(GzipLayer { digest, size, diff_id: archive }),
@@ -93,7 +91,7 @@ impl Workers {
 }
 
 /// Unpacks, and hashes what comes out.
-fn read(source: Source, bounds: Bounds, to_write: &SyncSender<Bytes>) -> Result<Digest, Fault> {
+fn read(source: &mut Source, bounds: Bounds, to_write: &SyncSender<Bytes>) -> Result<Digest, Fault> {
     let mut diff_id = Verifier::new(Algorithm::Sha256);
     let mut archive = Archive::open(source, bounds)?;
     if archive.compression != Compression::Zstd {

@@ -14,28 +14,28 @@ use crate::image::layer::Compression;
 const RECORD_BYTES: usize = 512;
 
 /// The archive of a layer, read piece by piece.
-pub(super) struct Archive {
-    reader: Reader,
+pub(super) struct Archive<'a> {
+    reader: Reader<'a>,
     pub(super) compression: Compression,
     bounds: Bounds,
     bytes: u64,
 }
 
-enum Reader {
-    Plain(Prefixed),
+enum Reader<'a> {
+    Plain(Prefixed<'a>),
     /// Members that follow each other are one archive, and what follows them and is no member is damage, as Go has it.
-    Gzip(Box<MultiGzDecoder<Prefixed>>),
+    Gzip(Box<MultiGzDecoder<Prefixed<'a>>>),
     /// Frames that follow each other are one archive; frames to skip, as zstd:chunked has them, are skipped.
-    Zstd(Box<zstd::stream::read::Decoder<'static, Prefixed>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, Prefixed<'a>>>),
 }
 
 /// A source whose first bytes were looked at.
-type Prefixed = io::Chain<io::Cursor<Bytes>, Source>;
+type Prefixed<'a> = io::Chain<io::Cursor<Bytes>, &'a mut Source>;
 
-impl Archive {
+impl<'a> Archive<'a> {
     /// Looks at the first bytes.
-    pub(super) fn open(mut source: Source, bounds: Bounds) -> Result<Self, Fault> {
-        let first = first_bytes(&mut source)?;
+    pub(super) fn open(source: &'a mut Source, bounds: Bounds) -> Result<Self, Fault> {
+        let first = first_bytes(source)?;
         let compression = Compression::of_bytes(&first);
         if compression == Compression::None {
             refuse_what_is_no_archive(&first)?;

@@ -8,8 +8,8 @@ use futures_util::Stream;
 
 use super::bounds::Bounds;
 use super::layer::Archive;
-use super::source::{self, Source};
-use super::{Fault, PIECES_QUEUED_MAX, Turn, Workers, blocking};
+use super::source::{self, Reading, Source};
+use super::{Fault, PIECES_QUEUED_MAX, Turn, Workers, thread};
 use crate::image::digest::{Algorithm, Digest, Verifier};
 use crate::image::layer::{Compression, LayerFacts};
 
@@ -27,11 +27,9 @@ impl Workers {
         blob: &Digest,
         pieces: impl Stream<Item = Result<Bytes, Failure>> + Send,
     ) -> Result<LayerFacts, Fault> {
-        let (found, facts) = self.measure_unnamed(turn, blob.algorithm(), pieces).await?;
-        if found != *blob {
-            return Err(Fault::WrongDigest { expected: blob.clone(), found });
-        }
-        Ok(facts)
+        let (read, found, diff_id) = self.read(turn, blob.algorithm(), pieces).await?;
+        let (compression, size) = read.held_against(blob, found)?;
+        Ok(LayerFacts { diff_id, size, compression })
     }
 
     /// The same of a layer whose digest nobody has said yet: says which it is too.
@@ -41,22 +39,34 @@ impl Workers {
         algorithm: Algorithm,
         pieces: impl Stream<Item = Result<Bytes, Failure>> + Send,
     ) -> Result<(Digest, LayerFacts), Fault> {
+        let (read, found, diff_id) = self.read(turn, algorithm, pieces).await?;
+        let (compression, size) = read.held_against(&found, found.clone())?;
+        Ok((found, LayerFacts { diff_id, size, compression }))
+    }
+
+    /// What was read, and the digests of the blob and of its archive.
+    async fn read<Failure: Error + Send + Sync + 'static>(
+        &self,
+        turn: Turn,
+        algorithm: Algorithm,
+        pieces: impl Stream<Item = Result<Bytes, Failure>> + Send,
+    ) -> Result<(Reading<(Compression, u64)>, Digest, Digest), Fault> {
         let (sender, receiver) = sync_channel(PIECES_QUEUED_MAX);
         let to_hash = sender.clone();
         let (feed, source) = source::pipe(move |piece| send(&to_hash, Piece::OfBlob(piece.clone())));
         let bounds = self.bounds;
-        let reading = blocking(move || {
+        let reading = thread::run(move || {
             let _turn = turn;
-            read(source, bounds, &sender)
+            Ok(Reading::of(source, |source| read(source, bounds, &sender)))
         });
-        let hashing = blocking(move || Ok(hash(&receiver, algorithm)));
+        let hashing = thread::run(move || Ok(hash(&receiver, algorithm)));
         let ((), read, hashed) = futures_util::join!(feed.send_all(pieces), reading, hashing);
-        let ((compression, size), (found, diff_id)) = (read?, hashed?);
-        Ok((found, LayerFacts { diff_id, size, compression }))
+        let (found, diff_id) = hashed?;
+        Ok((read?, found, diff_id))
     }
 }
 
-fn read(source: Source, bounds: Bounds, to_hash: &SyncSender<Piece>) -> Result<(Compression, u64), Fault> {
+fn read(source: &mut Source, bounds: Bounds, to_hash: &SyncSender<Piece>) -> Result<(Compression, u64), Fault> {
     let mut archive = Archive::open(source, bounds)?;
     let compression = archive.compression;
     loop {

@@ -1,8 +1,9 @@
 //! Floor 4: layers in motion, read once from end to end and never held whole.
 //!
 //! [`Workers::measure`] learns what the bytes of a layer tell; [`Workers::to_gzip`] makes the gzip layer that stands for a
-//! zstd one. Both hold the blob against its digest; [`Workers::measure_unnamed`] is for one that has none yet. The work is done on threads of its own, as many at a time as there are
-//! turns, so that whoever answers requests is never behind it; between threads run short queues of pieces, so a layer of
+//! zstd one. Both hold the blob against its digest; [`Workers::measure_unnamed`] is for one that has none yet. The work is
+//! done on threads of its own, as many at a time as there are turns and behind whoever answers requests (`thread.rs`);
+//! between threads run short queues of pieces, so a layer of
 //! any size takes the same memory.
 
 mod bounds;
@@ -10,6 +11,7 @@ mod gzip;
 mod layer;
 mod measure;
 mod source;
+mod thread;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -74,12 +76,31 @@ pub enum Fault {
         /// What it holds.
         found: Digest,
     },
+    /// The same as in the box, of bytes of which it was not seen whether they are the layer's own.
+    #[error("{0}")]
+    Unproven(Box<Fault>),
     /// Nobody waited for the result any more.
     #[error("was given up, because nobody waited for it")]
     Abandoned,
     /// A thread of this process failed.
     #[error("could not be read: a thread failed")]
     Internal,
+}
+
+impl Fault {
+    /// It is about the bytes that came, and will be there each time they are read within the same bounds.
+    pub const fn is_of_the_bytes(&self) -> bool {
+        match self {
+            Self::Damaged(_)
+            | Self::OtherCompression(_)
+            | Self::NoArchive
+            | Self::NotZstd
+            | Self::TooLarge { .. }
+            | Self::Bomb { .. }
+            | Self::WrongDiffId { .. } => true,
+            Self::Source(_) | Self::WrongDigest { .. } | Self::Unproven(_) | Self::Abandoned | Self::Internal => false,
+        }
+    }
 }
 
 /// Those who work on layers, so many at a time.
@@ -123,13 +144,6 @@ impl Workers {
     pub fn free_turn(&self) -> Option<Turn> {
         Arc::clone(&self.turns).try_acquire_owned().ok().map(|permit| Turn { _permit: permit })
     }
-}
-
-/// Runs work that may stand still for long, on a thread that nobody else waits for.
-async fn blocking<Output: Send + 'static>(
-    work: impl FnOnce() -> Result<Output, Fault> + Send + 'static,
-) -> Result<Output, Fault> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Fault::Internal))
 }
 
 #[cfg(test)]

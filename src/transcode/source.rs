@@ -10,6 +10,10 @@ use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use super::{Fault, PIECES_QUEUED_MAX};
+use crate::image::digest::Digest;
+
+/// Behind a fault as many bytes are read on as before it, and at least so many, to learn whether they are the layer's own.
+const READ_ON_BYTES_MIN: u64 = 64 << 20;
 
 /// Why a layer broke off, as whoever sent it says.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -81,6 +85,55 @@ impl Source {
         let error = io::Error::other(fault.to_string());
         self.failure = Some(fault);
         error
+    }
+}
+
+/// What came of reading a layer.
+pub(super) struct Reading<Output> {
+    outcome: Result<Output, Fault>,
+    /// Whether all its bytes came.
+    reach: Reach,
+}
+
+enum Reach {
+    Whole,
+    Short,
+}
+
+impl<Output> Reading<Output> {
+    /// Reads a layer, and a bad one to its end, as long as that is not much more: what its sender mangled or cut off is
+    /// bad too, and only the digest of all bytes tells it from a layer that is.
+    pub(super) fn of(mut source: Source, read: impl FnOnce(&mut Source) -> Result<Output, Fault>) -> Self {
+        let outcome = read(&mut source);
+        let reach = match &outcome {
+            Ok(_) => Reach::Whole,
+            Err(fault) if fault.is_of_the_bytes() => source.read_on(),
+            Err(_) => Reach::Short,
+        };
+        Self { outcome, reach }
+    }
+
+    /// What was read, if the bytes have the digest that they were asked for by.
+    pub(super) fn held_against(self, blob: &Digest, found: Digest) -> Result<Output, Fault> {
+        match (self.outcome, self.reach) {
+            (_, Reach::Whole) if found != *blob => Err(Fault::WrongDigest { expected: blob.clone(), found }),
+            (Err(fault), Reach::Short) if fault.is_of_the_bytes() => Err(Fault::Unproven(Box::new(fault))),
+            (outcome, _) => outcome,
+        }
+    }
+}
+
+impl Source {
+    fn read_on(&mut self) -> Reach {
+        let bytes_max = self.bytes.saturating_add(self.bytes.max(READ_ON_BYTES_MIN));
+        while self.bytes <= bytes_max {
+            match self.fill_buf().map(<[u8]>::len) {
+                Ok(0) => return Reach::Whole,
+                Ok(amount) => self.consume(amount),
+                Err(_) => break,
+            }
+        }
+        Reach::Short
     }
 }
 

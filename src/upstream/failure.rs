@@ -36,6 +36,16 @@ pub enum Failure {
         /// The limit that passed, in seconds.
         seconds: u64,
     },
+    /// The upstream sends a layer, and far too slowly.
+    #[error("the upstream sent {bytes} bytes of a layer in {seconds} s, where at least {bytes_min} are expected")]
+    TooSlow {
+        /// How many bytes came in that time.
+        bytes: u64,
+        /// How many must.
+        bytes_min: u64,
+        /// The time, in seconds.
+        seconds: u64,
+    },
     /// A client sends nothing more of its upload.
     #[error("nothing more of the upload came for {seconds} s")]
     UploadStalled {
@@ -154,6 +164,10 @@ impl Failure {
             Self::Unexpected { status } => format!("the registry {authority} answered {status} where it should not"),
             Self::Unreachable { reason, .. } => format!("the registry {authority} cannot be reached: {reason}"),
             Self::TimedOut { seconds } => format!("the registry {authority} did not answer whole within {seconds} s"),
+            Self::TooSlow { bytes, bytes_min, seconds } => format!(
+                "the registry {authority} sent {bytes} bytes of a layer in {seconds} s, where at least {bytes_min} are \
+                 expected; pull again when it is faster"
+            ),
             Self::Overloaded { .. } => {
                 format!("the gateway has too many requests to the registry {authority} waiting; try again")
             }
@@ -194,7 +208,7 @@ impl Failure {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Unreachable { trouble, .. } => trouble.as_str(),
-            Self::TimedOut { .. } => "timeout",
+            Self::TimedOut { .. } | Self::TooSlow { .. } => "timeout",
             Self::Overloaded { .. } => "overloaded",
             Self::BreakerOpen { .. } => "breaker_open",
             Self::Refused(_) => "cool_down",

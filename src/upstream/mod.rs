@@ -22,7 +22,9 @@ pub mod headers;
 mod lease;
 mod limits;
 mod login;
+mod manifests;
 mod metrics;
+mod options;
 mod pace;
 pub(crate) mod pem;
 mod program;
@@ -41,15 +43,12 @@ mod trouble;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
 use crate::image::digest::Digest;
-use crate::image::manifest::{MANIFEST_BYTES_MAX, Manifest};
-use crate::image::media_type::Format;
-use crate::image::reference::{Reference, Repository};
-use crate::negotiate::Glob;
+use crate::image::reference::Repository;
 
 pub use authentication::{Authentication, Secret};
 use body::UploadBody;
@@ -57,13 +56,14 @@ pub use body::{StreamedBody, UploadLimits};
 pub use breaker::BreakerPolicy;
 pub use cache_requests::{Asked, CacheRequests, Remembered};
 pub use caller::{Caller, NOBODYS_TOKEN};
-use coding::Coding;
 pub use errand::{Errand, TRACEPARENT, X_REQUEST_ID, continued};
 pub use failure::{Failure, Refusal};
 pub use guard::Names;
 use limits::Traffic;
 pub use limits::{Limits, Permission};
+pub use manifests::{Resolved, verified};
 pub use metrics::{HEAD_SECONDS, Metrics, RedirectAction, Slots, USUAL_STATUSES, UntilHead, code, usual};
+pub use options::Options;
 pub use proxy::{Proxies, ProxyUse};
 use redirect::{Freight, Journey};
 pub use redirect::{Reach, Redirects, is_redirect};
@@ -78,78 +78,8 @@ pub use trouble::Trouble;
 /// The header in which a registry names the digest of a manifest.
 pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// What the gateway itself accepts: every format. The client's own Accept never goes upstream for a manifest, because
-/// distribution 2.8 would translate or refuse by it, and resolving a tag under two Accepts can name two documents.
-const EVERY_FORMAT: HeaderValue = HeaderValue::from_static(
-    "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
-     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, \
-     application/vnd.docker.distribution.manifest.v1+prettyjws, application/vnd.docker.distribution.manifest.v1+json, \
-     application/vnd.oci.artifact.manifest.v1+json, */*",
-);
-
 /// How long the base endpoint may take. Docker 1.6 gives its ping ten seconds in all.
 const PING_TIMEOUT: Duration = Duration::from_secs(8);
-
-/// How the upstream is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// The registry, without `/v2`; a path is kept as a prefix.
-    pub url: Url,
-    /// How long a connection may take to be made. Default 10 s.
-    pub connect_timeout: Duration,
-    /// How long the head of an answer may take. Default 30 s.
-    pub answer_timeout: Duration,
-    /// How long a body may stand still while the gateway waits for it. Default 60 s.
-    pub idle_timeout: Duration,
-    /// How long a whole document (a manifest, a config, a token, an error) may take to arrive. Default 60 s.
-    pub document_timeout: Duration,
-    /// How uploads arrive from clients.
-    pub uploads: UploadLimits,
-    /// Token services beyond the upstream's own host that bearer challenges may name.
-    pub token_realms: Vec<Url>,
-    /// What becomes of the redirects of blobs. Default [`Redirects::Auto`].
-    pub redirects: Redirects,
-    /// The hosts to which [`Redirects::Auto`] lets clients go by themselves. Default `*`, which is all.
-    pub redirect_hosts: Vec<Glob>,
-    /// How the upstream's certificate is checked, and which one the gateway shows.
-    pub tls: Tls,
-    /// The proxies on the way. Default those that the environment names.
-    pub proxy: ProxyUse,
-    /// Who says which addresses the upstream's name has, and those of the places it leads to. Default the system.
-    pub names: Names,
-    /// Whose credentials the upstream is shown. Default those of each caller.
-    pub authentication: Authentication,
-    /// How long the gateway's own credentials may take to be had: a file, a program, a cloud. Default 20 s.
-    pub credentials_timeout: Duration,
-    /// Where permission comes from. Default: the upstream, asked with each caller's own credentials.
-    pub permission: Permission,
-    /// How much is asked of it at once.
-    pub limits: Limits,
-}
-
-impl Options {
-    /// Every setting but the URL at its default.
-    pub fn new(url: Url) -> Self {
-        Self {
-            url,
-            connect_timeout: Duration::from_secs(10),
-            answer_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(60),
-            document_timeout: Duration::from_secs(60),
-            uploads: UploadLimits::default(),
-            token_realms: Vec::new(),
-            authentication: Authentication::Passthrough,
-            credentials_timeout: Duration::from_secs(20),
-            redirects: Redirects::default(),
-            redirect_hosts: vec![Glob::anything()],
-            tls: Tls::default(),
-            proxy: ProxyUse::default(),
-            names: Names::default(),
-            permission: Permission::Upstream,
-            limits: Limits::default(),
-        }
-    }
-}
 
 /// One registry.
 pub struct Upstream {
@@ -166,15 +96,6 @@ pub struct Upstream {
 pub struct UnusableUpstream {
     url: String,
     reason: String,
-}
-
-/// What a reference names at this moment, for this caller.
-#[derive(Clone, Debug)]
-pub struct Resolved {
-    /// The digest of the stored document.
-    pub digest: Digest,
-    /// Its bytes, where they had to be read to learn the digest.
-    pub bytes: Option<Bytes>,
 }
 
 /// A request that goes upstream as it came, but for its credentials and hop-by-hop headers.
@@ -250,113 +171,6 @@ impl Upstream {
     /// The registry's host and port, for a sentence that a person reads.
     pub fn authority(&self) -> String {
         authority_of(&self.options.url)
-    }
-
-    /// Asks which document `reference` names, as `caller`. The answer is both freshness and consent.
-    ///
-    /// One HEAD; where that answers 200 without a usable digest, or 405 or 501, one GET of at most
-    /// [`MANIFEST_BYTES_MAX`] bytes follows. Any other refusal is final: asking again by GET would spend the caller's
-    /// rate limit to learn nothing.
-    pub async fn resolve(
-        &self,
-        caller: &Caller,
-        repository: &Repository,
-        reference: &Reference,
-    ) -> Result<Resolved, Failure> {
-        let url = self.manifest_url(repository, reference.as_str());
-        let answer = self.ask_for_manifest(Method::HEAD, url.clone(), caller, repository).await?;
-        match answer.status() {
-            StatusCode::OK => {}
-            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
-                return self.resolve_by_get(caller, url, repository, reference).await;
-            }
-            _ => return Err(self.refused(answer).await),
-        }
-        let headers = answer.headers();
-        let named = headers.get(DOCKER_CONTENT_DIGEST).and_then(|value| value.to_str().ok()?.parse::<Digest>().ok());
-        match (named, reference) {
-            (Some(found), Reference::Digest(expected)) if found != *expected => {
-                Err(Failure::WrongBytes { expected: expected.clone(), found })
-            }
-            (Some(digest), _) => Ok(Resolved { digest, bytes: None }),
-            (None, Reference::Digest(digest)) => Ok(Resolved { digest: digest.clone(), bytes: None }),
-            (None, Reference::Tag(_)) => self.resolve_by_get(caller, url, repository, reference).await,
-        }
-    }
-
-    async fn resolve_by_get(
-        &self,
-        caller: &Caller,
-        url: Url,
-        repository: &Repository,
-        reference: &Reference,
-    ) -> Result<Resolved, Failure> {
-        let answer = self.ask_for_manifest(Method::GET, url, caller, repository).await?;
-        if answer.status() != StatusCode::OK {
-            return Err(self.refused(answer).await);
-        }
-        let answer = self.plain_manifest(answer).await?;
-        let bytes = self.collect(answer.into_body(), MANIFEST_BYTES_MAX, "manifest").await?;
-        let digest = match reference {
-            Reference::Digest(digest) => verified(digest, &bytes).map(|()| digest.clone())?,
-            Reference::Tag(_) => match Manifest::parse(bytes.clone()) {
-                Ok(manifest) => manifest.digest().clone(),
-                Err(_) => Digest::sha256(&bytes),
-            },
-        };
-        Ok(Resolved { digest, bytes: Some(bytes) })
-    }
-
-    /// The manifest with this digest: at most [`MANIFEST_BYTES_MAX`] bytes, and exactly those that the digest names.
-    /// The digest of a schema 1 document is that of its payload.
-    pub async fn fetch_manifest(
-        &self,
-        caller: &Caller,
-        repository: &Repository,
-        digest: &Digest,
-    ) -> Result<Bytes, Failure> {
-        let answer = self.open_manifest(caller, repository, digest, Method::GET).await?;
-        let bytes = self.collect(answer.into_body(), MANIFEST_BYTES_MAX, "manifest").await?;
-        verified(digest, &bytes)?;
-        Ok(bytes)
-    }
-
-    /// Asks for a manifest by digest, accepting every format, and hands back the answer's head and its body unread.
-    /// Anything but a 200 is a [`Failure`].
-    pub async fn open_manifest(
-        &self,
-        caller: &Caller,
-        repository: &Repository,
-        digest: &Digest,
-        method: Method,
-    ) -> Result<http::Response<StreamedBody>, Failure> {
-        let url = self.manifest_url(repository, digest.as_str());
-        let is_head = method == Method::HEAD;
-        let mut answer = self.ask_for_manifest(method, url.clone(), caller, repository).await?;
-        if is_head && answer.status() == StatusCode::OK && Coding::of(answer.headers())? == Coding::Gzip {
-            // Its length is that of other bytes.
-            answer = self.ask_for_manifest(Method::GET, url, caller, repository).await?;
-        }
-        if answer.status() != StatusCode::OK {
-            return Err(self.refused(answer).await);
-        }
-        self.plain_manifest(answer).await
-    }
-
-    /// The same answer, without a content coding.
-    async fn plain_manifest(
-        &self,
-        answer: http::Response<reqwest::Body>,
-    ) -> Result<http::Response<StreamedBody>, Failure> {
-        if Coding::of(answer.headers())? == Coding::Identity {
-            return Ok(answer.map(|inner| self.streamed(inner)));
-        }
-        let (mut head, body) = answer.into_parts();
-        let compressed = self.collect(self.streamed(body), MANIFEST_BYTES_MAX, "manifest").await?;
-        let plain = coding::gunzipped(&compressed, MANIFEST_BYTES_MAX, "manifest")?;
-        head.headers.remove(CONTENT_ENCODING);
-        head.headers.insert(CONTENT_LENGTH, plain.len().into());
-        Ok(http::Response::from_parts(head, self.streamed(plain.into())))
     }
 
     /// The blob with this digest, of at most `bytes_max` bytes, following redirects without credentials.
@@ -530,21 +344,6 @@ impl Upstream {
         Failure::Refused(Box::new(Refusal { status: head.status, headers: head.headers, body }))
     }
 
-    async fn ask_for_manifest(
-        &self,
-        method: Method,
-        url: Url,
-        caller: &Caller,
-        repository: &Repository,
-    ) -> Result<http::Response<reqwest::Body>, Failure> {
-        let headers = HeaderMap::from_iter([(ACCEPT, EVERY_FORMAT)]);
-        self.ask(Journey { method, url, caller, headers }, Scope::pull(repository)).await
-    }
-
-    fn manifest_url(&self, repository: &Repository, reference: &str) -> Url {
-        self.endpoint(&format!("/v2/{repository}/manifests/{reference}"), None)
-    }
-
     /// The upstream's URL with this path behind its own. The path is in the grammar of the router, so nothing in it is
     /// rewritten on the way.
     fn endpoint(&self, path: &str, query: Option<&str>) -> Url {
@@ -578,18 +377,6 @@ impl From<StreamedBody> for AnswerBody {
     fn from(body: StreamedBody) -> Self {
         Self::Streamed(Box::new(body))
     }
-}
-
-/// Checks a manifest against the digest it was asked by: that of the bytes, or of the payload for schema 1.
-pub fn verified(digest: &Digest, bytes: &Bytes) -> Result<(), Failure> {
-    if digest.matches(bytes) {
-        return Ok(());
-    }
-    let found = match Manifest::parse(bytes.clone()) {
-        Ok(manifest) if manifest.format() == Format::Schema1 => manifest.digest().clone(),
-        _ => Digest::sha256(bytes),
-    };
-    if found == *digest { Ok(()) } else { Err(Failure::WrongBytes { expected: digest.clone(), found }) }
 }
 
 fn authority_of(url: &Url) -> String {

@@ -8,13 +8,15 @@ use std::{
     process::Command,
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     documents,
     guises::{Guise, READS_OCI, READS_SCHEMA_1, READS_SCHEMA_2},
     http::Answer,
-    images::{self, Image, Twin},
+    images::{self, Blob, Image, Twin},
+    layers,
     programs::{self, run, say},
     registries::{Gateway, Registry, said},
     stores::url_of,
@@ -60,6 +62,7 @@ impl Mount {
         Some(mount)
     }
 
+    /// How the file system is mounted from now on.
     fn becomes(&self, word: &str) {
         run(tool("mount").args(["-o", &format!("remount,{word}")]).arg(&self.at));
     }
@@ -184,6 +187,25 @@ fn ask(gateway: &Gateway, guise: Guise, repository: &str, reference: &str) -> An
     guise.ask(gateway.address, &format!("/v2/{repository}/manifests/{reference}"))
 }
 
+/// An image with a layer of zstd whose gzip layer has some three MiB.
+fn zstd_image() -> Image {
+    // The digits of as many hashes: no compressor makes less than half of them.
+    let digits = (0..100_000_u32).map(|number| images::hexadecimal(&number.to_le_bytes())).collect::<String>();
+    let archive = layers::tar(&[("data/digits", digits.as_str())]);
+    let mut image = images::runnable();
+    let mut config: Value = serde_json::from_slice(&image.config.bytes).unwrap();
+    config["rootfs"]["diff_ids"] = [images::digest(&archive)].into();
+    config["history"] = Value::Null;
+    image.config = Blob::new(serde_json::to_vec(&config).unwrap());
+    image.layers = vec![Blob::new(layers::zstd(&archive))];
+    image
+}
+
+fn files_below(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
+}
+
 #[test]
 fn a_full_disk_stops_new_derivations_and_nothing_else() {
     let mut stage = Stage::set();
@@ -216,6 +238,41 @@ fn a_gateway_starts_on_a_disk_that_cannot_be_written_and_serves_what_is_there() 
     stage.assert_serves_what_it_can("test/full");
     stage.mount.empty();
     stage.assert_recovers("test/full");
+}
+
+/// The gzip layer has more bytes than the disk: what is there of it goes, and what needs no room is served.
+#[test]
+fn a_disk_that_is_full_in_the_middle_of_a_layer_is_a_503_until_there_is_room() {
+    let (registry, mount, repository) = (Registry::docker_registry(), Mount::tmpfs(), "test/layers");
+    let zstd = zstd_image();
+    for blob in zstd.blobs() {
+        registry.push_blob(repository, blob);
+    }
+    let stored = zstd.manifest_with_layers(Twin::Oci, "application/vnd.oci.image.layer.v1.tar+zstd");
+    assert_eq!(registry.put_manifest(repository, TAG, Twin::Oci.media_type(), &stored).status, 201);
+    put(&registry, "test/gzip");
+    let gateway = Gateway::start_on_directory_with(&registry, &mount.at, &["--transcode", "zstd"]);
+    for _ in 0..2 {
+        let refused = ask(&gateway, READS_SCHEMA_2, repository, TAG);
+        let words = refused.text();
+        assert_eq!((refused.status, refused.header("retry-after").is_some()), (503, true), "{words}");
+        assert!(words.contains("store"), "{words}");
+        assert_eq!(files_below(&mount.at.join("v1/layers")), 0);
+        assert_eq!(files_below(&mount.at.join("v1/staging")), 0);
+        let as_stored = ask(&gateway, READS_OCI, repository, TAG);
+        assert_eq!((as_stored.status, as_stored.body), (200, stored.clone()));
+    }
+    // What is small has room still.
+    assert_eq!(ask(&gateway, READS_SCHEMA_2, "test/gzip", TAG).status, 200);
+
+    mount.becomes("size=64m");
+    let given = ask(&gateway, READS_SCHEMA_2, repository, TAG);
+    assert_eq!(given.status, 200, "{}", given.text());
+    let manifest: Value = serde_json::from_slice(&given.body).unwrap();
+    let layer = manifest["layers"][0]["digest"].as_str().unwrap();
+    let bytes = READS_SCHEMA_2.ask(gateway.address, &format!("/v2/{repository}/blobs/{layer}")).body;
+    assert_eq!(images::digest(&bytes), layer);
+    assert!(bytes.len() > 1 << 20, "{}", bytes.len());
 }
 
 /// Replicas share the key that signs schema 1: none is made up where it cannot be kept.

@@ -5,13 +5,13 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must say where")]
 #![expect(clippy::indexing_slicing, reason = "an index that is not there fails the test, as it should")]
 
-mod beyond_the_table;
 mod clients;
 mod credentials;
 mod derived;
 mod differential;
 mod full_disk;
 mod held_credentials;
+mod layer_stores;
 mod lists;
 mod mirrors;
 mod offline;
@@ -30,6 +30,7 @@ mod tls;
 mod tokens;
 mod upgrade_oracles;
 mod upstream_tls;
+mod zstd_layers;
 
 mod browser;
 mod disguise;

@@ -222,13 +222,23 @@ impl Gateway {
 
     /// A gateway whose store is this directory.
     pub fn start_on_directory(upstream: &Registry, store: &Path) -> Self {
-        Self::start_with(upstream, &stores::url_of(store), &[], programs::directory())
+        Self::start_on_directory_with(upstream, store, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_on_directory_with(upstream: &Registry, store: &Path, more: &[&str]) -> Self {
+        Self::start_with(upstream, &stores::url_of(store), more, programs::directory())
     }
 
     /// A gateway whose store others may use too.
     pub fn start_on(upstream: &Registry, store: &Store) -> Self {
+        Self::start_on_with(upstream, store, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_on_with(upstream: &Registry, store: &Store, more: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));
-        store.name_in(command.arg("serve"));
+        store.name_in(command.arg("serve").args(more));
         Self::serve(&format!("http://{}", upstream.address), command, programs::directory())
     }
 

@@ -90,6 +90,14 @@ impl Store {
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
     }
 
+    /// How many uploads the bucket of S3 has that are neither an object nor given up.
+    pub fn unfinished_uploads(&self) -> usize {
+        let server = self.endpoint.as_deref().and_then(|endpoint| endpoint.strip_prefix("http://")).unwrap();
+        let listed = http::ask(server.parse().unwrap(), "GET", &format!("/{BUCKET}?uploads"), &[], b"").unwrap();
+        assert_eq!(listed.status, 200, "{}", listed.text());
+        listed.text().matches("<UploadId>").count()
+    }
+
     /// What `schemabridge store` with these words says of it.
     pub fn told(&self, words: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_schemabridge"));

@@ -15,7 +15,7 @@ use crate::gateway::derive::Obstacle;
 use crate::gateway::metrics::LayerRead;
 
 use super::refused::obstacle;
-use super::{Purpose, Work};
+use super::{Layers, Purpose, Work};
 
 /// What this version makes gzip layers with.
 pub(super) fn maker() -> Maker {
@@ -39,6 +39,7 @@ impl Gateway {
         if let Some(known) = self.transcoded(layer).await? {
             return Ok(known);
         }
+        self.known_good(Purpose::Gzip, layer, diff_id.as_ref())?;
         self.transcode(caller, repository, (layer, diff_id), None, work).await.map(|made| made.gzip)
     }
 
@@ -79,19 +80,19 @@ impl Gateway {
         before: Option<Transcoding>,
         work: &Work,
     ) -> Result<Transcoding, Obstacle> {
-        let (workers, metrics) = (&self.shared.layers.workers, &self.shared.metrics);
+        let (Layers { workers, refusals, .. }, metrics) = (&*self.shared.layers, &self.shared.metrics);
         let turn = workers.turn().await.map_err(|fault| obstacle(layer, fault))?;
         let _shown = metrics.layer_in_work();
         let started = Instant::now();
         let made = async {
             let pieces = self.open_layer(caller, repository, layer, work).await?;
             let mut upload = self.shared.store.begin_upload(layer, &maker(), before).await?;
-            let making = workers.to_gzip(turn, layer.clone(), diff_id, pieces);
+            let making = workers.to_gzip(turn, layer.clone(), diff_id.clone(), pieces);
             match drained(making, &mut upload).await {
                 Ok(Ok(gzip)) => Ok(upload.finish(gzip).await?),
                 Ok(Err(fault)) => {
                     upload.abort().await;
-                    Err(obstacle(layer, fault))
+                    Err(refusals.note(Purpose::Gzip, (layer, diff_id.as_ref()), fault))
                 }
                 Err(failure) => {
                     upload.abort().await;

@@ -17,6 +17,7 @@ use crate::translate::{LayerPolicy, Learnt, layers_read, needs_repacking};
 use crate::gateway::Gateway;
 use crate::gateway::derive::{Obstacle, Order};
 
+use super::Purpose;
 use super::work::{Kind, Work};
 
 /// How many layers of one image are in work or wait for a turn.
@@ -38,6 +39,7 @@ impl Gateway {
     async fn learn_of_schema1(&self, order: &Order) -> Result<Learnt, Obstacle> {
         let layers = layers_read(&order.stored).map_err(|reason| Obstacle::Untranslatable(reason.to_string()))?;
         let unread = self.unread(&layers.iter().cloned().collect::<Vec<_>>()).await?;
+        unread.iter().try_for_each(|layer| self.known_good(Purpose::Facts, layer, None))?;
         let work = Work::new(
             Kind::Upgrade,
             &self.options.upstream_name,
@@ -105,6 +107,9 @@ impl Gateway {
         }
         if unmade.is_empty() {
             return Ok(gzip);
+        }
+        for (layer, _, diff_id) in &unmade {
+            self.known_good(Purpose::Gzip, layer, diff_id.as_ref())?;
         }
         let bytes = unmade.iter().map(|(_, size, _)| size).sum();
         let image = (&order.repository, &order.source);

@@ -7,6 +7,8 @@
 mod blob;
 mod gzip;
 mod learn;
+mod open;
+mod pace;
 mod refused;
 mod work;
 
@@ -15,18 +17,13 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt};
-use http::header::HeaderMap;
-use http::{Method, StatusCode};
-use http_body_util::BodyExt;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::image::digest::Digest;
 use crate::image::layer::LayerFacts;
 use crate::image::reference::Repository;
 use crate::transcode::{Bounds, Workers};
-use crate::upstream::{Caller, Failure, ForwardRequest, is_redirect};
+use crate::upstream::Caller;
 
 use super::Gateway;
 use super::derive::Obstacle;
@@ -34,7 +31,8 @@ use super::fault::Fault;
 use super::metrics::LayerRead;
 
 pub(super) use blob::Made;
-use refused::obstacle;
+pub use pace::LayerPace;
+use refused::{Refusals, obstacle};
 pub(super) use work::Work;
 use work::Works;
 pub use work::{Kind, Shown};
@@ -49,13 +47,20 @@ pub struct LayerLimits {
     pub at_once: NonZeroUsize,
     /// How much a layer may unpack to.
     pub bounds: Bounds,
+    /// How fast the upstream has to send one.
+    pub pace: LayerPace,
     /// How long a client waits for work on layers before it is asked to come again; the work goes on. Default 50 s.
     pub derive_timeout: Duration,
 }
 
 impl Default for LayerLimits {
     fn default() -> Self {
-        Self { at_once: Workers::default_at_once(), bounds: Bounds::default(), derive_timeout: Duration::from_secs(50) }
+        Self {
+            at_once: Workers::default_at_once(),
+            bounds: Bounds::default(),
+            pace: LayerPace::default(),
+            derive_timeout: Duration::from_secs(50),
+        }
     }
 }
 
@@ -65,9 +70,11 @@ pub(super) struct Layers {
     /// Those who measure layers while they are uploaded have turns of their own: a client must not wait behind a reader, and
     /// no upload takes a turn from one.
     pub(super) of_uploads: Workers,
+    pace: LayerPace,
     pub(super) derive_timeout: Duration,
     /// Which layers are being read, and for what.
     taken: Mutex<HashMap<(Purpose, Digest), Weak<Seat>>>,
+    refusals: Refusals,
     works: Arc<Works>,
 }
 
@@ -86,8 +93,10 @@ impl Layers {
         Self {
             workers: Workers::new(limits.at_once, limits.bounds),
             of_uploads: Workers::new(UPLOADS_MEASURED_AT_ONCE, limits.bounds),
+            pace: limits.pace,
             derive_timeout: limits.derive_timeout,
             taken: Mutex::default(),
+            refusals: Refusals::default(),
             works: Arc::default(),
         }
     }
@@ -148,17 +157,19 @@ impl Gateway {
             metrics.count_layer(LayerRead::Known);
             return Ok(facts);
         }
+        let Layers { workers, refusals, .. } = &*self.shared.layers;
         let _alone = self.shared.layers.alone_at(Purpose::Facts, layer).await;
         if let Some(facts) = store.facts(layer).await? {
             metrics.count_layer(LayerRead::Known);
             return Ok(facts);
         }
-        let workers = &self.shared.layers.workers;
+        self.known_good(Purpose::Facts, layer, None)?;
         let turn = workers.turn().await.map_err(|fault| obstacle(layer, fault))?;
         let _shown = metrics.layer_in_work();
         let read = async {
             let pieces = self.open_layer(caller, repository, layer, work).await?;
-            let facts = workers.measure(turn, layer, pieces).await.map_err(|fault| obstacle(layer, fault))?;
+            let facts = workers.measure(turn, layer, pieces).await;
+            let facts = facts.map_err(|fault| refusals.note(Purpose::Facts, (layer, None), fault))?;
             store.keep_facts(layer, &facts).await?;
             Ok(facts)
         };
@@ -167,36 +178,10 @@ impl Gateway {
         read
     }
 
-    /// The bytes of a layer as the upstream sends them to this caller, wherever it keeps them.
-    async fn open_layer(
-        &self,
-        caller: &Caller,
-        repository: &Repository,
-        layer: &Digest,
-        work: &Work,
-    ) -> Result<impl Stream<Item = Result<Bytes, Failure>> + Send + use<>, Obstacle> {
-        let path = format!("/v2/{repository}/blobs/{layer}");
-        let request = || {
-            let (method, headers) = (Method::GET, HeaderMap::new());
-            ForwardRequest { method, path: path.clone(), query: None, headers, body: None }
-        };
-        let mut answer = self.upstream.forward(caller, request()).await?;
-        if is_redirect(answer.status()) {
-            let target = self.upstream.redirect_target(&path, answer.headers()).await?;
-            // What is unread of it would hold up the next request where few may be in flight.
-            drop(answer);
-            answer = self.upstream.fetch_redirected(caller, request(), target).await?;
-        }
-        match answer.status() {
-            StatusCode::OK => {
-                let work = work.clone();
-                let pieces = answer.into_body().into_data_stream();
-                Ok(pieces.inspect_ok(move |piece| work.note_bytes(piece.len())))
-            }
-            StatusCode::NOT_FOUND => {
-                Err(Obstacle::Untranslatable(format!("the registry does not have its layer {layer}")))
-            }
-            _ => Err(self.upstream.refused(answer).await.into()),
-        }
+    /// Refuses a layer that was found bad before.
+    fn known_good(&self, purpose: Purpose, layer: &Digest, diff_id: Option<&Digest>) -> Result<(), Obstacle> {
+        self.shared.layers.refusals.check(purpose, (layer, diff_id)).inspect_err(|_| {
+            self.shared.metrics.count_layer(LayerRead::Refused);
+        })
     }
 }

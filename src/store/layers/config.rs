@@ -4,6 +4,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::image::digest::Digest;
+use crate::image::manifest::{Content, Manifest};
+use crate::image::media_type::Format;
 use crate::store::layout::{self, Name};
 use crate::store::recipe::{Recipe, Scope};
 use crate::store::record::{below_recipe, recipe_and_rest};
@@ -41,6 +43,19 @@ impl Store {
         let object = kept.to_object().map_err(|error| StoreFailure::new("write a config", &error))?;
         let is_of = |object: &Bytes| Config::from_object(object).filter(|found| found.digest == config.digest);
         self.create(layout::config(recipe, &config.digest), object, is_of).await.map(drop)
+    }
+
+    /// Says that the config is in use that was made with a document, because the document is: whoever has the config already
+    /// does not ask for it. One that is gone is made again with the document.
+    pub(in crate::store) async fn note_use_of_config(&self, recipe: &Recipe, document: &Bytes) {
+        if recipe.source_format != Format::Schema1 || !matches!(recipe.target, Format::Schema2 | Format::Oci) {
+            return;
+        }
+        let Ok(manifest) = Manifest::parse(document.clone()) else { return };
+        let Content::Image(image) = manifest.content() else { return };
+        if let Err(error) = self.refresh(&layout::config(recipe, &image.config.digest)).await {
+            tracing::debug!(%error, config = %image.config.digest, "the last use of a config cannot be noted now");
+        }
     }
 
     /// A config within a scope, once for each source that it was made of, the youngest first, at most [`RECIPES_MAX`].

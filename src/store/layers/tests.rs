@@ -4,8 +4,10 @@ use futures_util::TryStreamExt;
 
 use super::*;
 use crate::image::layer::Compression;
+use crate::image::media_type::{DOCKER_CONFIG, Format, SCHEMA2};
 use crate::store::sweep::{Bounds, LEFTOVER_AGE, Occasion};
-use crate::store::{Location, layout};
+use crate::store::{Location, Recipe, layout};
+use crate::translate::DerivedBlob;
 
 const BYTES: &[u8] = b"the bytes of a gzip layer";
 
@@ -200,4 +202,39 @@ async fn an_upload_that_stands_for_nothing_goes_when_it_is_old() {
     assert_eq!(sweep().await.unwrap().leftovers, 1);
     assert!(!stray.exists());
     assert_eq!(store.transcoding(&layer(), &maker()).await.unwrap(), Standing::There(kept));
+}
+
+/// Nodes that have the config ask for the document alone.
+#[tokio::test]
+async fn the_config_of_a_document_in_use_is_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path());
+    let bytes = Bytes::from_static(b"{}");
+    let config = DerivedBlob { digest: Digest::sha256(&bytes), bytes };
+    let document = Bytes::from(format!(
+        r#"{{"schemaVersion":2,"mediaType":"{SCHEMA2}","config":{{"mediaType":"{DOCKER_CONFIG}","size":2,"digest":"{}"}},"layers":[]}}"#,
+        config.digest
+    ));
+    let recipe = Recipe {
+        edition: 1,
+        upstream: "default".to_owned(),
+        repository: "app".parse().unwrap(),
+        tag: None,
+        source: Digest::sha256(b"schema 1"),
+        config: None,
+        source_format: Format::Schema1,
+        target: Format::Schema2,
+        derived: Digest::sha256(&document),
+        shape: None,
+        signing_key: None,
+        layers: LayerPolicy::Stored,
+        gzip_layers: Vec::new(),
+    };
+    store.keep_config(&recipe, &config).await.unwrap();
+    store.keep(&recipe, document.clone()).await.unwrap();
+    let [file] = files(directory.path(), "configs").try_into().unwrap();
+    age(&file, Duration::from_hours(48));
+    store.note_use(&recipe, &document).await;
+    let noted = std::fs::metadata(&file).unwrap().modified().unwrap();
+    assert!(noted.elapsed().unwrap() < Duration::from_hours(24));
 }

@@ -1,0 +1,36 @@
+//! Threads that work on layers. They have their own, because the process's others must not stand behind them, neither in a
+//! queue nor at the processors.
+
+use tokio::sync::oneshot;
+
+use super::Fault;
+
+/// How much whoever works on layers stands back behind the rest of the process. At a processor that both want, they get a
+/// tenth, and whoever answers a request need not wait for the end of their time slice.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
+/// Runs work that takes long, on a thread of its own that ends with it: its lower priority cannot be taken back.
+pub(super) async fn run<Output: Send + 'static>(
+    work: impl FnOnce() -> Result<Output, Fault> + Send + 'static,
+) -> Result<Output, Fault> {
+    let (sender, receiver) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("layers".to_owned()).spawn(move || {
+        stand_back();
+        // Nobody may wait for it any more.
+        let _ = sender.send(work());
+    });
+    thread.map_err(|_| Fault::Internal)?;
+    receiver.await.unwrap_or(Err(Fault::Internal))
+}
+
+#[cfg(target_os = "linux")]
+fn stand_back() {
+    // On Linux this is about the thread that calls. Where it is forbidden, the work is done all the same.
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "work on layers has the priority of everything else");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn stand_back() {}
