@@ -321,16 +321,6 @@ async fn a_store_that_takes_no_bytes_is_a_503_and_the_next_pull_goes_on() {
     assert_eq!(gunzip(&layer.body), stage.archives[0]);
 }
 
-/// An engine that pushes what it pulled asks HEAD first, and sends what is not there.
-#[tokio::test]
-async fn who_pushes_is_not_told_that_the_upstream_has_what_was_made_here() {
-    let stage = Stage::new().await;
-    let gateway = opted_in().push().before(&stage.upstream).await;
-    let path = gzip_path(&gateway.get(&Client::docker_20_10(), TAGGED).await);
-    assert_eq!(gateway.head(&Client::docker_20_10(), &path).await.status, 404);
-    assert_eq!(gateway.get(&Client::docker_20_10(), &path).await.status, 200);
-}
-
 #[tokio::test]
 async fn a_layer_that_cannot_be_unpacked_is_refused_with_the_reason_and_leaves_nothing() {
     let zeros = archive("zeros", &vec![0; 3 << 20]);

@@ -137,6 +137,12 @@ pub(super) const KEYS: &[Key] = &[
         "with credentials of the gateway: answer `/v2/_catalog`, without what `repositories` leaves out",
     ),
     key("upstream.push", "true or false", "the flag's", "let pushes through"),
+    key(
+        "upstream.push_as",
+        "`schema2` or `oci`",
+        "the flag's",
+        "what is stored in the place of a pushed schema 1 that it does not take",
+    ),
     key("upstream.connect_timeout", "duration", "the flag's", "how long a connection may take to be made"),
     key("upstream.answer_timeout", "duration", "the flag's", "how long the head of an answer may take"),
     key("upstream.idle_timeout", "duration", "the flag's", "how long a body may stand still"),

@@ -31,7 +31,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use url::Url;
 
 use crate::gateway::service::{ServiceOptions, Site};
-use crate::gateway::{ChallengeMode, IndexLimits, Options, Pushes, SharedOptions, TrustedProxy};
+use crate::gateway::{ChallengeMode, IndexLimits, Options, PushAs, Pushes, SharedOptions, TrustedProxy};
 use crate::negotiate::{ClientRule, Glob, PlatformRule, Policy, WithoutAccept};
 use crate::store::sweep::Bounds;
 use crate::store::{Bucket, Location};
@@ -225,6 +225,10 @@ pub struct GatewayArguments {
     /// Let pushes through to the upstream
     #[arg(long, env = "SCHEMABRIDGE_PUSH", value_name = "true|false", value_parser = clap::builder::BoolishValueParser::new(), action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub push: bool,
+
+    /// What is stored in the place of a pushed schema 1 that the upstream does not take
+    #[arg(long, env = "SCHEMABRIDGE_PUSH_AS", value_name = "FORMAT", default_value = "schema2")]
+    pub push_as: PushAsForm,
 
     /// What an unknown client that sends no Accept header gets
     #[arg(long, env = "SCHEMABRIDGE_WITHOUT_ACCEPT", value_name = "FORM", default_value = "stored")]
@@ -432,6 +436,25 @@ pub enum WithoutAcceptForm {
     Schema1,
 }
 
+/// What is stored in the place of a pushed schema 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PushAsForm {
+    /// Docker's schema 2.
+    Schema2,
+    /// The OCI manifest.
+    Oci,
+}
+
+impl From<PushAsForm> for PushAs {
+    fn from(form: PushAsForm) -> Self {
+        match form {
+            PushAsForm::Schema2 => Self::Schema2,
+            PushAsForm::Oci => Self::Oci,
+        }
+    }
+}
+
 impl GatewayArguments {
     /// The options of a gateway that does what these and the file say.
     pub fn options(&self, file: &File) -> Result<ServiceOptions, Unusable> {
@@ -516,6 +539,7 @@ impl GatewayArguments {
         options.challenge = self.challenge.into();
         options.external_url.clone_from(&self.external_url);
         options.pushes = if self.push { Pushes::Forwarded } else { Pushes::Refused };
+        options.push_as = self.push_as.into();
         options.policy = Policy {
             without_accept: match self.without_accept {
                 WithoutAcceptForm::Stored => WithoutAccept::Stored,

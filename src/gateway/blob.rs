@@ -19,7 +19,7 @@ use super::exchange::Exchange;
 use super::fault::Fault;
 use super::held::Held;
 use super::kept_blob::FromCache;
-use super::{Gateway, Pushes, is_read_only, kept_blob};
+use super::{Gateway, is_read_only, kept_blob};
 
 /// How many sizes of blobs are remembered.
 const SIZES_MAX: u64 = 100_000;
@@ -68,17 +68,13 @@ impl Gateway {
             return Ok(empty_layer_answer(&exchange.head.headers, &digest));
         }
         match self.upstreams_blob(exchange, &repository, &digest).await {
-            // Who asks HEAD of a gateway that lets pushes through is about to push, and must send what the upstream lacks.
-            Err(Fault::Upstream(absence)) if absence.may_be_absence() && !self.may_be_a_push(exchange) => {
+            // Who asks HEAD because it is about to push is told of it too: a manifest that names it brings it along.
+            Err(Fault::Upstream(absence)) if absence.may_be_absence() => {
                 let made = Box::pin(self.made_blob(exchange, &repository, &digest)).await?;
                 made.ok_or(Fault::Upstream(absence))
             }
             answered => answered,
         }
-    }
-
-    fn may_be_a_push(&self, exchange: &Exchange) -> bool {
-        self.options.pushes == Pushes::Forwarded && exchange.head.method == Method::HEAD
     }
 
     async fn upstreams_blob(
@@ -165,7 +161,7 @@ impl Gateway {
 
     /// The upstream's answer: its status, its end-to-end headers and its body, but for what would mislead this gateway's
     /// clients.
-    async fn relay(
+    pub(super) async fn relay(
         &self,
         exchange: &Exchange,
         path: &str,
@@ -267,7 +263,7 @@ impl Gateway {
 }
 
 /// The client's request as the upstream gets it.
-fn onward(exchange: &mut Exchange, path: &str) -> ForwardRequest {
+pub(super) fn onward(exchange: &mut Exchange, path: &str) -> ForwardRequest {
     let mut headers = headers::end_to_end_request(&exchange.head.headers);
     drop_malformed_range(&mut headers);
     headers.remove(CONTENT_LENGTH);

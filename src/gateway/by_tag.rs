@@ -372,7 +372,8 @@ fn has_cell(stored: &Manifest, candidate: Candidate, client: &Client) -> bool {
         || is_transcoded(&Stored::of(stored), client, candidate.target)
 }
 
-fn never_asks_by_digest(exchange: &Exchange) -> bool {
+/// Docker before 1.10, which knows nothing but schema 1.
+pub(super) fn never_asks_by_digest(exchange: &Exchange) -> bool {
     exchange
         .client
         .docker_version()

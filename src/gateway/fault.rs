@@ -110,9 +110,9 @@ pub enum Fault {
     /// A pushed schema 1 that the upstream does not take, and of which nothing else can be made.
     #[error("the registry does not take schema 1, and this image cannot be translated: {0}; nothing was written")]
     PushUntranslatable(String),
-    /// The layers of a pushed image could not be read in the time that its client waits.
+    /// The layers of a pushed image could not be read, or be stored, in the time that its client waits.
     #[error(
-        "the layers of this image were not read within {0} s; what is known of them by then is kept, so push it again"
+        "the layers of this image were not all read or stored within {0} s; what is done by then stays, so push it again"
     )]
     PushInWork(u64),
     /// A task of the gateway ended without an answer.

@@ -44,6 +44,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response};
 use url::Url;
 
+use crate::image::media_type::Format;
 use crate::negotiate::Policy;
 use crate::store::Memory;
 use crate::upstream::route::Prefix;
@@ -96,6 +97,8 @@ pub struct Options {
     pub external_url: Option<Url>,
     /// Whether pushes are forwarded.
     pub pushes: Pushes,
+    /// What is stored in the place of a pushed schema 1 that the upstream does not take. Default schema 2.
+    pub push_as: PushAs,
     /// What the operator decides about negotiation.
     pub policy: Policy,
     /// How much of a list or index is taken apart.
@@ -165,6 +168,32 @@ pub enum Pushes {
     Forwarded,
 }
 
+/// The format that is stored in the place of a pushed schema 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushAs {
+    /// Docker's schema 2, which old registries take too.
+    Schema2,
+    /// The OCI manifest.
+    Oci,
+}
+
+impl PushAs {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Schema2 => "schema2",
+            Self::Oci => "oci",
+        }
+    }
+
+    const fn format(self) -> Format {
+        match self {
+            Self::Schema2 => Format::Schema2,
+            Self::Oci => Format::Oci,
+        }
+    }
+}
+
 impl ChallengeMode {
     /// The word for it.
     pub const fn word(self) -> &'static str {
@@ -188,6 +217,7 @@ impl Options {
             challenge: ChallengeMode::Pass,
             external_url: None,
             pushes: Pushes::Refused,
+            push_as: PushAs::Schema2,
             policy: Policy::default(),
             index: IndexLimits::default(),
             single_names,
@@ -205,6 +235,7 @@ pub struct Gateway {
     resolutions: resolve::Resolutions,
     pings: challenge::Pings,
     sizes: blob::Sizes,
+    uploads: push::Uploads,
     consents: kept_blob::Consents,
     counters: Arc<Counters>,
 }
@@ -219,6 +250,7 @@ impl Gateway {
             resolutions: resolve::Resolutions::new(random_bytes()?),
             pings: challenge::Pings::default(),
             sizes: blob::Sizes::default(),
+            uploads: push::Uploads::default(),
             consents: kept_blob::Consents::new(options.tags.stale_if_error.max(options.tags.ttl)),
             counters: Arc::new(shared.metrics.counters_of(&options.upstream_name)),
             options,

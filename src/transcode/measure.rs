@@ -27,10 +27,34 @@ impl Workers {
         blob: &Digest,
         pieces: impl Stream<Item = Result<Bytes, Failure>> + Send,
     ) -> Result<LayerFacts, Fault> {
+        let (read, found, diff_id) = self.read(turn, blob.algorithm(), pieces).await?;
+        let (compression, size) = read.held_against(blob, found)?;
+        Ok(LayerFacts { diff_id, size, compression })
+    }
+
+    /// The same of a layer whose digest nobody has said yet: says which it is too.
+    pub async fn measure_unnamed<Failure: Error + Send + Sync + 'static>(
+        &self,
+        turn: Turn,
+        algorithm: Algorithm,
+        pieces: impl Stream<Item = Result<Bytes, Failure>> + Send,
+    ) -> Result<(Digest, LayerFacts), Fault> {
+        let (read, found, diff_id) = self.read(turn, algorithm, pieces).await?;
+        let (compression, size) = read.held_against(&found, found.clone())?;
+        Ok((found, LayerFacts { diff_id, size, compression }))
+    }
+
+    /// What was read, and the digests of the blob and of its archive.
+    async fn read<Failure: Error + Send + Sync + 'static>(
+        &self,
+        turn: Turn,
+        algorithm: Algorithm,
+        pieces: impl Stream<Item = Result<Bytes, Failure>> + Send,
+    ) -> Result<(Reading<(Compression, u64)>, Digest, Digest), Fault> {
         let (sender, receiver) = sync_channel(PIECES_QUEUED_MAX);
         let to_hash = sender.clone();
         let (feed, source) = source::pipe(move |piece| send(&to_hash, Piece::OfBlob(piece.clone())));
-        let (bounds, algorithm) = (self.bounds, blob.algorithm());
+        let bounds = self.bounds;
         let reading = thread::run(move || {
             let _turn = turn;
             Ok(Reading::of(source, |source| read(source, bounds, &sender)))
@@ -38,8 +62,7 @@ impl Workers {
         let hashing = thread::run(move || Ok(hash(&receiver, algorithm)));
         let ((), read, hashed) = futures_util::join!(feed.send_all(pieces), reading, hashing);
         let (found, diff_id) = hashed?;
-        let (compression, size) = read?.held_against(blob, found)?;
-        Ok(LayerFacts { diff_id, size, compression })
+        Ok((read?, found, diff_id))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Floor 4: layers in motion, read once from end to end and never held whole.
 //!
 //! [`Workers::measure`] learns what the bytes of a layer tell; [`Workers::to_gzip`] makes the gzip layer that stands for a
-//! zstd one. Both hold the blob against its digest. The work is done on threads of its own, as many at a time as there are
-//! turns and behind whoever answers requests (`thread.rs`); between threads run short queues of pieces, so a layer of
+//! zstd one. Both hold the blob against its digest; [`Workers::measure_unnamed`] is for one that has none yet. The work is
+//! done on threads of its own, as many at a time as there are turns and behind whoever answers requests (`thread.rs`);
+//! between threads run short queues of pieces, so a layer of
 //! any size takes the same memory.
 
 mod bounds;
@@ -137,6 +138,11 @@ impl Workers {
             .await
             .map(|permit| Turn { _permit: permit })
             .map_err(|_| Fault::Internal)
+    }
+
+    /// A turn, where one is free.
+    pub fn free_turn(&self) -> Option<Turn> {
+        Arc::clone(&self.turns).try_acquire_owned().ok().map(|permit| Turn { _permit: permit })
     }
 }
 

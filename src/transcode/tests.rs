@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 
 use super::*;
+use crate::image::digest::Algorithm;
 use crate::image::layer::{Compression, GzipLayer, LayerFacts};
 
 /// An archive of one file with these bytes, as `tar` lays it out.
@@ -135,6 +136,20 @@ async fn other_bytes_than_the_digest_names_are_refused() {
     let turn = workers.turn().await.unwrap();
     let fault = workers.measure(turn, &Digest::sha256(b"other"), pieces(&blob, 7)).await.unwrap_err();
     assert!(matches!(fault, Fault::WrongDigest { .. }), "{fault}");
+}
+
+#[tokio::test]
+async fn a_layer_that_nobody_named_is_named() {
+    let archive = archive(&content(100_000));
+    let blob = gzip(&archive);
+    let workers = workers(Bounds::default());
+    let turn = workers.free_turn().unwrap();
+    assert!(workers.free_turn().is_none(), "there was one");
+    let (named, facts) = workers.measure_unnamed(turn, Algorithm::Sha256, pieces(&blob, 999)).await.unwrap();
+    assert_eq!((named, facts.diff_id), (Digest::sha256(&blob), Digest::sha256(&archive)));
+    let turn = workers.turn().await.unwrap();
+    let cut = workers.measure_unnamed(turn, Algorithm::Sha256, pieces(&blob[..blob.len() - 1], 999)).await;
+    assert!(matches!(cut, Err(Fault::Damaged(_))), "{cut:?}");
 }
 
 #[tokio::test]

@@ -26,8 +26,8 @@ pub fn disguised_in_turn(gateways: Vec<SocketAddr>, guise: Guise) -> SocketAddr 
     address
 }
 
-/// One request of one connection: the head rewritten, the answer as it comes. `rewrite` must see to it that the connection
-/// ends with the answer.
+/// One request of one connection: the head rewritten, the body and the answer as they come. `rewrite` must see to it that the
+/// connection ends with the answer.
 pub fn pass_on(mut client: TcpStream, server: SocketAddr, rewrite: impl Fn(&str) -> String) -> std::io::Result<()> {
     let mut head = String::new();
     let mut reader = BufReader::new(client.try_clone()?);
@@ -40,10 +40,15 @@ pub fn pass_on(mut client: TcpStream, server: SocketAddr, rewrite: impl Fn(&str)
     }
     let mut server = TcpStream::connect(server)?;
     server.write_all(rewrite(&head).as_bytes())?;
+    let mut to_server = server.try_clone()?;
+    // Ends with the connection: nobody says how long a body is.
+    let sending = thread::spawn(move || std::io::copy(&mut reader, &mut to_server));
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
     client.write_all(&answer)?;
-    client.shutdown(Shutdown::Both)
+    client.shutdown(Shutdown::Both)?;
+    let _ = sending.join();
+    Ok(())
 }
 
 /// The head of a request with the headers of the guise, on a connection that ends with its answer.

@@ -19,6 +19,7 @@ mod old_clients;
 mod old_lists;
 mod page;
 mod proxy;
+mod push_schema1;
 mod pushes;
 mod replicas;
 mod scrape;

@@ -9,8 +9,8 @@ use prometheus_client::registry::Registry;
 use schemabridge::gateway::door::{Door, DoorOptions};
 use schemabridge::gateway::service::ServiceOptions;
 use schemabridge::gateway::{
-    Callers, Catalog, ChallengeMode, IndexLimits, LayerLimits, ManifestLimits, Options, Pushes, RepositoryRules,
-    Service, SingleNames, TagPolicy,
+    Callers, Catalog, ChallengeMode, IndexLimits, LayerLimits, ManifestLimits, Options, PushAs, Pushes,
+    RepositoryRules, Service, SingleNames, TagPolicy,
 };
 use schemabridge::negotiate::{ClientRule, PlatformRule, Senders, Transcode, Treatment, Upgrade, WithoutAccept};
 use schemabridge::server;
@@ -178,6 +178,11 @@ impl Setup {
     /// Lets pushes through.
     pub fn push(self) -> Self {
         self.with(|options| options.pushes = Pushes::Forwarded)
+    }
+
+    /// Stores this in the place of a pushed schema 1 that the upstream does not take.
+    pub fn push_as(self, format: PushAs) -> Self {
+        self.with(move |options| options.push_as = format)
     }
 
     /// Points challenges at the gateway's own `/token`.

@@ -222,6 +222,13 @@ impl Contents {
         (!may).then(|| Answer::error(403, "DENIED", "requested access to the resource is denied"))
     }
 
+    /// Whether the caller may use that repository too.
+    fn admits_to(&self, request: &Recorded, repository: &str) -> bool {
+        let callers = &self.door.callers;
+        let known = || request.header("authorization").and_then(|caller| callers.get(caller));
+        callers.is_empty() || known().is_some_and(|repositories| repositories.contains(repository))
+    }
+
     fn token(&mut self, request: &Recorded) -> Answer {
         let form: BTreeMap<String, String> = url::form_urlencoded::parse(&request.body).into_owned().collect();
         let field = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
@@ -332,9 +339,16 @@ impl Contents {
         let query: BTreeMap<String, String> =
             url::form_urlencoded::parse(request.query.as_bytes()).into_owned().collect();
         if upload.is_empty() {
-            let mounted = query.get("mount").and_then(|digest| self.blob(query.get("from")?, digest));
+            let mounted = query.get("mount").and_then(|digest| {
+                let from = query.get("from").filter(|from| self.admits_to(request, from))?;
+                self.blob(from, digest)
+            });
             if let Some(bytes) = mounted {
                 let digest = self.put_blob(name, bytes);
+                return self.created(name, &digest);
+            }
+            if query.get("digest").is_some_and(|digest| *digest == sha256(&request.body)) {
+                let digest = self.put_blob(name, request.body.clone());
                 return self.created(name, &digest);
             }
             self.uploads_begun += 1;

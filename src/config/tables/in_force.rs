@@ -30,6 +30,7 @@ impl UpstreamTable {
             ("challenge".to_owned(), Value::from(options.challenge.word())),
             ("token_realms".to_owned(), shown(&mut upstream.token_realms.iter().map(Url::to_string))),
             ("push".to_owned(), Value::from(options.pushes == Pushes::Forwarded)),
+            ("push_as".to_owned(), Value::from(options.push_as.word())),
             ("connect_timeout".to_owned(), time(upstream.connect_timeout)),
             ("answer_timeout".to_owned(), time(upstream.answer_timeout)),
             ("idle_timeout".to_owned(), time(upstream.idle_timeout)),

@@ -29,7 +29,7 @@ use super::auth::{AnonymousAs, AuthMode};
 use super::clients::ClientTable;
 use super::file::in_one_line;
 use super::layers::{self, TranscodeForm};
-use super::{Challenge, RedirectsForm, Unusable, Variant, keys, values};
+use super::{Challenge, PushAsForm, RedirectsForm, Unusable, Variant, keys, values};
 
 /// Every table.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,6 +92,7 @@ pub struct UpstreamTable {
     challenge: Option<Challenge>,
     token_realms: Option<Vec<Text<Url>>>,
     push: Option<bool>,
+    push_as: Option<PushAsForm>,
     connect_timeout: Option<Duration>,
     answer_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
@@ -243,6 +244,7 @@ impl UpstreamTable {
             challenge: None,
             token_realms: None,
             push: None,
+            push_as: None,
             connect_timeout: None,
             answer_timeout: None,
             idle_timeout: None,
@@ -303,6 +305,9 @@ impl UpstreamTable {
         }
         if let Some(push) = self.push {
             options.pushes = if push { Pushes::Forwarded } else { Pushes::Refused };
+        }
+        if let Some(format) = self.push_as {
+            options.push_as = format.into();
         }
         options.repositories = RepositoryRules {
             allow: self.repositories.allow.iter().map(|Text(glob)| glob.clone()).collect(),

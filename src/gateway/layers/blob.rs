@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Method, Response};
 
 use crate::image::digest::Digest;
 use crate::image::reference::Repository;
 use crate::store::layers::Config;
 use crate::store::{LayerBytes, Recipe, Scope, Standing, Transcoding};
-use crate::upstream::continued;
+use crate::upstream::{Caller, continued};
 
 use crate::gateway::Gateway;
 use crate::gateway::body::Body;
@@ -21,6 +22,14 @@ use crate::gateway::kept_blob::Verdict;
 use super::gzip::maker;
 use super::work::{Kind, Work};
 
+/// A blob that was made here.
+pub(in crate::gateway) enum Made {
+    /// A config that was rebuilt.
+    Config(Bytes),
+    /// A gzip layer in the place of another. Its bytes may have been evicted.
+    Layer(Transcoding),
+}
+
 impl Gateway {
     /// A blob that the upstream does not have and that was made here; `None` if it was not, or not of anything that this
     /// caller may see.
@@ -30,6 +39,26 @@ impl Gateway {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Option<Response<Body>>, Fault> {
+        match self.made(exchange, repository, digest).await? {
+            None => Ok(None),
+            Some(Made::Config(bytes)) => {
+                let held = Held { digest, size: bytes.len() as u64 };
+                Ok(Some(held.answer(&exchange.head.headers, |part| {
+                    let [start, end] = [part.start, part.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+                    Body::whole(bytes.slice(start..end.min(bytes.len())))
+                })))
+            }
+            Some(Made::Layer(layer)) => self.made_layer(exchange, repository, layer).await.map(Some),
+        }
+    }
+
+    /// What was made here under this digest, if this caller may see what it was made of.
+    pub(in crate::gateway) async fn made(
+        self: &Arc<Self>,
+        exchange: &Exchange,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<Made>, Fault> {
         let store = &self.shared.store;
         let scope = Scope::new(&self.options.upstream_name, repository);
         let looked_up = tokio::try_join!(store.configs(&scope, digest), store.transcodings_of(digest));
@@ -39,12 +68,12 @@ impl Gateway {
             Err(_) if !self.options.policy.layers.are_read() => return Ok(None),
             Err(failure) => return Err(failure.into()),
         };
-        if let Some(response) = self.made_config(exchange, &configs, digest).await? {
-            return Ok(Some(response));
+        if let Some(config) = self.visible_config(exchange, configs).await? {
+            return Ok(Some(Made::Config(config)));
         }
         for layer in layers {
             match self.may_see(exchange, repository, &layer.layer).await {
-                Ok(Verdict::Yes) => return self.made_layer(exchange, repository, layer).await.map(Some),
+                Ok(Verdict::Yes) => return Ok(Some(Made::Layer(layer))),
                 Ok(Verdict::NotSaid) => {}
                 Err(Fault::Upstream(failure)) if failure.may_be_absence() => {}
                 Err(fault) => return Err(fault),
@@ -53,25 +82,17 @@ impl Gateway {
         Ok(None)
     }
 
-    async fn made_config(
+    async fn visible_config(
         self: &Arc<Self>,
         exchange: &Exchange,
-        configs: &[Config],
-        digest: &Digest,
-    ) -> Result<Option<Response<Body>>, Fault> {
-        let Some(Config { bytes, .. }) = configs.first() else { return Ok(None) };
+        mut configs: Vec<Config>,
+    ) -> Result<Option<Bytes>, Fault> {
         let recipes: Vec<Recipe> = configs.iter().map(|config| config.recipe.clone()).collect();
         match self.visible_source(exchange, &recipes).await {
             Ok(None) => Ok(None),
             Err(failure) if failure.may_be_absence() => Ok(None),
             Err(failure) => Err(failure.into()),
-            Ok(Some(_)) => {
-                let held = Held { digest, size: bytes.len() as u64 };
-                Ok(Some(held.answer(&exchange.head.headers, |part| {
-                    let [start, end] = [part.start, part.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
-                    Body::whole(bytes.slice(start..end.min(bytes.len())))
-                })))
-            }
+            Ok(Some(_)) => Ok(configs.pop().map(|config| config.bytes)),
         }
     }
 
@@ -89,17 +110,28 @@ impl Gateway {
         });
         let Some(part) = wanted.filter(|_| exchange.head.method != Method::HEAD) else { return Ok(response) };
         let length = part.end - part.start;
-        let bytes = match self.shared.store.read_layer(&made, part.clone()).await? {
-            Some(bytes) => bytes,
-            None => self.read_again(exchange, repository, made.clone(), part).await?,
-        };
+        let bytes = self.bytes_of_made(&exchange.caller, repository, &made, part).await?;
         Ok(response.map(|_| Body::made(bytes, length)))
+    }
+
+    /// Bytes of a gzip layer, for a caller who may see what it stands for.
+    pub(in crate::gateway) async fn bytes_of_made(
+        self: &Arc<Self>,
+        caller: &Caller,
+        repository: &Repository,
+        made: &Transcoding,
+        part: std::ops::Range<u64>,
+    ) -> Result<LayerBytes, Fault> {
+        match self.shared.store.read_layer(made, part.clone()).await? {
+            Some(bytes) => Ok(bytes),
+            None => self.read_again(caller, repository, made.clone(), part).await,
+        }
     }
 
     /// Bytes that were evicted, made again by a task that goes on when the client leaves.
     async fn read_again(
         self: &Arc<Self>,
-        exchange: &Exchange,
+        caller: &Caller,
         repository: &Repository,
         before: Transcoding,
         part: std::ops::Range<u64>,
@@ -112,7 +144,7 @@ impl Gateway {
         if decided.gzip != before.gzip {
             return Err(Fault::Lost);
         }
-        let (gateway, caller, place) = (Arc::clone(self), exchange.caller.clone(), repository.clone());
+        let (gateway, caller, place) = (Arc::clone(self), caller.clone(), repository.clone());
         let again = async move {
             let image = (&place, &before.layer.clone());
             let work = Work::new(Kind::Transcode, &gateway.options.upstream_name, image, (1, None));

@@ -30,11 +30,15 @@ use super::derive::Obstacle;
 use super::fault::Fault;
 use super::metrics::LayerRead;
 
+pub(super) use blob::Made;
 pub use pace::LayerPace;
 use refused::{Refusals, obstacle};
 pub(super) use work::Work;
 use work::Works;
 pub use work::{Kind, Shown};
+
+/// How many layers are measured while they are uploaded. One more is not: it is read when it is wanted.
+const UPLOADS_MEASURED_AT_ONCE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 
 /// How much work on layers there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,9 @@ impl Default for LayerLimits {
 /// The work on layers of all upstreams.
 pub(super) struct Layers {
     workers: Workers,
+    /// Those who measure layers while they are uploaded have turns of their own: a client must not wait behind a reader, and
+    /// no upload takes a turn from one.
+    pub(super) of_uploads: Workers,
     pace: LayerPace,
     pub(super) derive_timeout: Duration,
     /// Which layers are being read, and for what.
@@ -85,6 +92,7 @@ impl Layers {
     pub(super) fn new(limits: LayerLimits) -> Self {
         Self {
             workers: Workers::new(limits.at_once, limits.bounds),
+            of_uploads: Workers::new(UPLOADS_MEASURED_AT_ONCE, limits.bounds),
             pace: limits.pace,
             derive_timeout: limits.derive_timeout,
             taken: Mutex::default(),
@@ -100,17 +108,23 @@ impl Layers {
 
     /// Waits until nobody else reads this layer for this purpose. Whoever was at it may have left what is wanted.
     async fn alone_at(&self, purpose: Purpose, layer: &Digest) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-            taken.retain(|_, lock| lock.strong_count() > 0);
-            let key = (purpose, layer.clone());
-            taken.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
-                let lock = Arc::default();
-                taken.insert(key, Arc::downgrade(&lock));
-                lock
-            })
-        };
-        lock.lock_owned().await
+        self.seat(purpose, layer).lock_owned().await
+    }
+
+    /// The seat of whoever learns what the bytes of a layer tell, where it is free: who wants to know waits for him.
+    pub(super) fn free_seat(&self, layer: &Digest) -> Option<OwnedMutexGuard<()>> {
+        self.seat(Purpose::Facts, layer).try_lock_owned().ok()
+    }
+
+    fn seat(&self, purpose: Purpose, layer: &Digest) -> Arc<Seat> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.retain(|_, lock| lock.strong_count() > 0);
+        let key = (purpose, layer.clone());
+        taken.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let lock = Arc::default();
+            taken.insert(key, Arc::downgrade(&lock));
+            lock
+        })
     }
 }
 

@@ -155,6 +155,8 @@ pub(super) enum LayerRead {
     Known,
     /// It was read to its end.
     Read,
+    /// It was learnt while it was uploaded, before anybody wanted it.
+    Uploaded,
     /// Its bytes are bad, or not there.
     Refused,
     /// The upstream, or the store, failed on the way.
@@ -219,7 +221,7 @@ impl Metrics {
     fn register_layers(&self, registry: &mut Registry) {
         registry.register(
             "layer_reads",
-            "Layers that were wanted for a translation, by how that ended",
+            "Layers that were wanted for a translation, by how that ended, and those learnt while they were uploaded",
             self.layer_reads.clone(),
         );
         registry.register("layers_in_work", "Layers that are being read at this moment", self.layers_in_work.clone());
@@ -351,6 +353,7 @@ impl LayerRead {
         match self {
             Self::Known => "known",
             Self::Read => "read",
+            Self::Uploaded => "uploaded",
             Self::Refused => "refused",
             Self::Failed => "failed",
         }

@@ -1,7 +1,9 @@
 //! Requests that write: refused unless the operator lets them through, and then passed on as they are. Only a schema 1 that
 //! the upstream does not take becomes another document on the way.
 
+mod bring;
 mod schema1;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -14,14 +16,16 @@ use crate::image::digest::Digest;
 use crate::image::manifest::{Content, MANIFEST_BYTES_MAX, Manifest};
 use crate::image::reference::{Reference, Repository};
 use crate::store::Scope;
-use crate::translate::empty_layer;
-use crate::upstream::{Failure, ForwardRequest, RequestBody, StreamedBody};
+use crate::upstream::{Caller, Failure, ForwardRequest, RequestBody, StreamedBody};
 
+use crate::gateway::blob::onward;
 use crate::gateway::body::Body;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::fault::Fault;
 use crate::gateway::route::Route;
 use crate::gateway::{Gateway, Pushes};
+
+pub(super) use uploads::Uploads;
 
 /// The media type of a blob that is uploaded.
 const BLOB: &str = "application/octet-stream";
@@ -52,7 +56,7 @@ impl Gateway {
             }
             Route::Upload => {
                 self.check_mount(exchange)?;
-                self.pass_push(exchange).await
+                self.pass_upload(exchange).await
             }
             Route::Manifest { .. } | Route::Blob { .. } | Route::Referrers { .. } | Route::Other => {
                 self.pass_push(exchange).await
@@ -84,6 +88,20 @@ impl Gateway {
         Ok(answer?.map(Body::streamed))
     }
 
+    /// Passes on a part of an upload, which may be measured meanwhile.
+    async fn pass_upload(self: &Arc<Self>, exchange: &mut Exchange) -> Result<Response<Body>, Fault> {
+        let passing = self.measured(exchange);
+        let path = exchange.head.uri.path().to_owned();
+        let request = onward(exchange, &path);
+        let answer = self.upstream.forward(&exchange.caller, request).await;
+        self.resolutions.forget();
+        let answer = answer?;
+        if let Some(passing) = passing {
+            self.note_answered(passing, &answer);
+        }
+        self.relay(exchange, &path, answer).await.map(|answer| answer.map(Body::streamed))
+    }
+
     /// Where an upload goes on: the upstream's URL as it is at the gateway, the opaque query untouched. Absolute, because
     /// Docker up to 1.9 takes it as it is.
     pub(in crate::gateway) fn location_at_the_gateway(
@@ -102,8 +120,8 @@ impl Gateway {
         HeaderValue::from_str(&location).map_err(|_| refuse("its Location is not a URL").into())
     }
 
-    /// Makes sure that the upstream has what the manifest names: the client was told that the empty layer exists, and so
-    /// did not send it.
+    /// Makes sure that the upstream has what the manifest names: the client was told that what only the gateway has exists,
+    /// and so did not send it.
     async fn put_manifest(
         self: &Arc<Self>,
         exchange: &mut Exchange,
@@ -112,9 +130,8 @@ impl Gateway {
     ) -> Result<Response<Body>, Fault> {
         let bytes = exchange.whole_body(MANIFEST_BYTES_MAX).await?;
         let manifest = Manifest::parse(bytes.clone()).ok();
-        if manifest.as_ref().is_some_and(names_empty_layer) {
-            let empty_layer = Bytes::from_static(&empty_layer::BYTES);
-            self.upload(exchange, repository, empty_layer::digest(), empty_layer).await?;
+        if let Some(manifest) = &manifest {
+            self.bring_along(exchange, repository, manifest).await?;
         }
         exchange.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         exchange.body = Some(RequestBody::Whole(bytes));
@@ -122,7 +139,7 @@ impl Gateway {
             (Err(Fault::Upstream(Failure::Refused(refusal))), Some(manifest))
                 if matches!(manifest.content(), Content::Schema1(_)) && schema1::is_about_the_format(&refusal) =>
             {
-                self.put_as_schema2(exchange, repository, reference, manifest).await
+                self.put_instead(exchange, repository, reference, manifest).await
             }
             (answered, _) => answered,
         }
@@ -131,18 +148,18 @@ impl Gateway {
     /// Sees to it that the repository has a blob.
     async fn upload(
         &self,
-        exchange: &Exchange,
+        caller: &Caller,
         repository: &Repository,
         digest: &Digest,
-        bytes: Bytes,
+        (length, body): (u64, RequestBody),
     ) -> Result<(), Fault> {
-        let head = self.send(exchange, Method::HEAD, format!("/v2/{repository}/blobs/{digest}"), None, None).await?;
+        let head = self.send(caller, Method::HEAD, format!("/v2/{repository}/blobs/{digest}"), None, None).await?;
         if head.status() == StatusCode::OK {
             return Ok(());
         }
-        let opened = self
-            .send(exchange, Method::POST, format!("/v2/{repository}/blobs/uploads/"), None, Some((BLOB, Bytes::new())))
-            .await?;
+        let nothing = (BLOB, 0, RequestBody::Whole(Bytes::new()));
+        let uploads = format!("/v2/{repository}/blobs/uploads/");
+        let opened = self.send(caller, Method::POST, uploads, None, Some(nothing)).await?;
         let url = match (opened.status(), opened.headers().get(LOCATION).and_then(|value| value.to_str().ok())) {
             (StatusCode::ACCEPTED, Some(location)) => self.upload_url(location)?,
             _ => return Err(self.upstream.refused(opened).await.into()),
@@ -153,10 +170,15 @@ impl Gateway {
             Some(query) => format!("{query}&digest={digest}"),
             None => format!("digest={digest}"),
         };
-        let path = self.path_at_the_upstream(&url);
-        let path = path.split('?').next().unwrap_or_default().to_owned();
-        let put = self.send(exchange, Method::PUT, path, Some(query), Some((BLOB, bytes))).await?;
+        let path = self.path_of_upload(&url);
+        let put = self.send(caller, Method::PUT, path, Some(query), Some((BLOB, length, body))).await?;
         if put.status() == StatusCode::CREATED { Ok(()) } else { Err(self.upstream.refused(put).await.into()) }
+    }
+
+    /// The path, without the query, under which an upload goes on.
+    fn path_of_upload(&self, url: &Url) -> String {
+        let path = self.path_at_the_upstream(url);
+        path.split('?').next().unwrap_or_default().to_owned()
     }
 
     fn upload_url(&self, location: &str) -> Result<Url, Fault> {
@@ -171,20 +193,20 @@ impl Gateway {
 
     async fn send(
         &self,
-        exchange: &Exchange,
+        caller: &Caller,
         method: Method,
         path: String,
         query: Option<String>,
-        body: Option<(&'static str, Bytes)>,
+        body: Option<(&'static str, u64, RequestBody)>,
     ) -> Result<Response<StreamedBody>, Fault> {
         let mut headers = HeaderMap::new();
-        if let Some((media_type, bytes)) = &body {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        if let Some((media_type, length, _)) = &body {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(*length));
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         }
-        let body = body.map(|(_, bytes)| RequestBody::Whole(bytes));
+        let body = body.map(|(_, _, body)| body);
         let request = ForwardRequest { method, path, query, headers, body };
-        Ok(self.upstream.forward(&exchange.caller, request).await?)
+        Ok(self.upstream.forward(caller, request).await?)
     }
 
     /// A derived digest is not the upstream's to delete; its source is. Who may not see the source is not told of it.
@@ -210,11 +232,7 @@ impl Gateway {
     }
 }
 
-fn names_empty_layer(manifest: &Manifest) -> bool {
-    let empty = empty_layer::digest();
-    match manifest.content() {
-        Content::Schema1(schema1) => schema1.fs_layers.contains(empty),
-        Content::Image(image) => image.layers.iter().any(|layer| layer.digest == *empty),
-        Content::Index(_) | Content::Artifact(_) => false,
-    }
+/// Bytes that are here, as a request sends them.
+fn whole(bytes: Bytes) -> (u64, RequestBody) {
+    (bytes.len() as u64, RequestBody::Whole(bytes))
 }

@@ -1,4 +1,5 @@
-//! A schema 1 pushed to an upstream that does not take it: what is stored instead is the schema 2 that says the same.
+//! A schema 1 pushed to an upstream that does not take it: what is stored instead is the schema 2, or the OCI manifest, that
+//! says the same.
 //!
 //! The client learns nothing of it: it is answered with the digest that it computed itself. What it pushed is kept as derived
 //! from what is stored, before that is stored, so that the digest it shows can be pulled from the first moment on.
@@ -21,12 +22,14 @@ use crate::store::Recipe;
 use crate::translate::{self, Derived, LayerPolicy};
 use crate::upstream::{DOCKER_CONTENT_DIGEST, Failure, Refusal, continued};
 
+use super::whole;
+
 /// How many layers the upstream is asked for at a time.
 const LAYERS_ASKED_FOR_AT_ONCE: usize = 8;
 
 /// The upstream refuses a schema 1 because it is one, as far as can be told: distribution 3 answers `MANIFEST_INVALID`,
 /// distribution 2.8 with schema 1 switched off 500 and `UNKNOWN`, others 415 or `UNSUPPORTED`. Where it meant something else
-/// it says so again when it is sent the schema 2.
+/// it says so again when it is sent the other format.
 pub(super) fn is_about_the_format(refusal: &Refusal) -> bool {
     let codes = error_codes(&refusal.body);
     let all = |known: &[&str]| !codes.is_empty() && codes.iter().all(|code| known.contains(&code.as_str()));
@@ -54,9 +57,9 @@ fn error_codes(body: &[u8]) -> Vec<String> {
 }
 
 impl Gateway {
-    /// Stores the schema 2 that says what this schema 1 says. Nothing is written before all of it is known to be good, and
+    /// Stores what says the same as this schema 1 in a format that the upstream takes. Nothing is written before all of it is known to be good, and
     /// nothing under the tag before all that it names is there.
-    pub(super) async fn put_as_schema2(
+    pub(super) async fn put_instead(
         self: &Arc<Self>,
         exchange: &mut Exchange,
         repository: &Repository,
@@ -72,7 +75,7 @@ impl Gateway {
             tag: tag.clone(),
             source: pushed.digest().clone(),
             stored: Arc::clone(&pushed),
-            target: Format::Schema2,
+            target: self.options.push_as.format(),
             shape: None,
             layers: LayerPolicy::Stored,
             known: Arc::default(),
@@ -80,7 +83,7 @@ impl Gateway {
         };
         let made = self.made_in_time(order).await?;
         for blob in &made.blobs {
-            self.upload(exchange, repository, &blob.digest, blob.bytes.clone()).await?;
+            self.upload(&exchange.caller, repository, &blob.digest, whole(blob.bytes.clone())).await?;
         }
         let recipe = Recipe {
             edition: self.shared.edition,
@@ -121,7 +124,7 @@ impl Gateway {
         let layers = translate::layers_read(pushed).map_err(|reason| Fault::PushUntranslatable(reason.to_string()))?;
         let asked = layers.into_iter().map(|layer| async move {
             let path = format!("/v2/{repository}/blobs/{layer}");
-            let head = self.send(exchange, Method::HEAD, path, None, None).await?;
+            let head = self.send(&exchange.caller, Method::HEAD, path, None, None).await?;
             match head.status() {
                 StatusCode::NOT_FOUND => Err(Fault::LayerMissing(layer)),
                 status if status.is_client_error() || status.is_server_error() => {
@@ -158,8 +161,9 @@ impl Gateway {
             Reference::Tag(tag) => format!("/v2/{repository}/manifests/{tag}"),
             Reference::Digest(_) => format!("/v2/{repository}/manifests/{}", made.digest),
         };
-        let document = Some((made.format.media_type(), made.bytes.clone()));
-        let put = self.send(exchange, Method::PUT, path, None, document).await?;
+        let (length, body) = whole(made.bytes.clone());
+        let document = Some((made.format.media_type(), length, body));
+        let put = self.send(&exchange.caller, Method::PUT, path, None, document).await?;
         match put.status() {
             StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED => Ok(()),
             _ => Err(self.upstream.refused(put).await.into()),
