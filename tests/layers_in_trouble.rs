@@ -104,7 +104,7 @@ async fn a_bad_layer_is_read_once_however_often_it_is_asked_for() {
         [(cut, "damaged"), (Bytes::from_static(b"no archive"), "no tar archive"), (bomb, "times its size")]
     {
         let (upstream, [good, bad]) = stored([layer(1), bad]).await;
-        let bounds = Bounds { bytes_max: 64 << 20, ratio_max: 20, ratio_counts_from: 1 << 20 };
+        let bounds = Bounds { bytes_max: 64 << 20, ratio_max: 20, ratio_counts_from: 1 << 20, ..Bounds::default() };
         let gateway =
             upgrading().layer_limits(LayerLimits { bounds, ..LayerLimits::default() }).before(&upstream).await;
         let first = refused_for(&gateway, reason).await;

@@ -324,7 +324,7 @@ async fn a_store_that_takes_no_bytes_is_a_503_and_the_next_pull_goes_on() {
 #[tokio::test]
 async fn a_layer_that_cannot_be_unpacked_is_refused_with_the_reason_and_leaves_nothing() {
     let zeros = archive("zeros", &vec![0; 3 << 20]);
-    let by_ratio = Bounds { bytes_max: 64 << 20, ratio_max: 20, ratio_counts_from: 1 << 20 };
+    let by_ratio = Bounds { bytes_max: 64 << 20, ratio_max: 20, ratio_counts_from: 1 << 20, ..Bounds::default() };
     let wide = Bounds { ratio_max: 1_000_000, ..by_ratio };
     let by_size = Bounds { bytes_max: 2 << 20, ..wide };
     let whole = zstd(&zeros);

@@ -199,7 +199,7 @@ async fn what_was_made_is_only_for_who_may_see_what_it_was_made_of() {
 #[tokio::test]
 async fn a_layer_that_cannot_be_read_is_refused_with_the_reason() {
     let zeros = archive("zeros", &vec![0; 3 << 20]);
-    let by_ratio = Bounds { bytes_max: 64 << 20, ratio_max: 20, ratio_counts_from: 1 << 20 };
+    let by_ratio = Bounds { bytes_max: 64 << 20, ratio_max: 20, ratio_counts_from: 1 << 20, ..Bounds::default() };
     let by_size = Bounds { bytes_max: 2 << 20, ratio_max: 1_000_000, ..by_ratio };
     let cases: [(&str, Bytes, Bounds, &str); 6] = [
         ("cut", gzip(&zeros).slice(..500), by_ratio, "damaged"),

@@ -11,22 +11,21 @@ pub struct Bounds {
     pub ratio_max: u64,
     /// Up to this many bytes of an archive no ratio is looked at, because a file of zeros is not rare. Default 1 GiB.
     pub ratio_counts_from: u64,
+    /// The largest window of a zstd frame, as a power of two bytes: so much memory is held for each layer in work. Default
+    /// 27, which is 128 MiB, as for every decoder that streams.
+    pub zstd_window_log_max: u32,
 }
-
-/// A zstd frame that needs a larger window, in powers of two bytes, is refused, as every decoder that streams does by
-/// default: 128 MiB, for each layer in work.
-pub(super) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { bytes_max: 64 << 30, ratio_max: 200, ratio_counts_from: 1 << 30 }
+        Self { bytes_max: 64 << 30, ratio_max: 200, ratio_counts_from: 1 << 30, zstd_window_log_max: 27 }
     }
 }
 
 impl Bounds {
     /// Refuses an archive of which so many bytes came out of so many.
     pub(super) fn check(&self, archive_bytes: u64, blob_bytes: u64) -> Result<(), Fault> {
-        let Self { bytes_max, ratio_max, ratio_counts_from } = *self;
+        let Self { bytes_max, ratio_max, ratio_counts_from, .. } = *self;
         if archive_bytes > bytes_max {
             return Err(Fault::TooLarge { bytes_max });
         }

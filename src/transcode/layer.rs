@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read};
 use bytes::{Bytes, BytesMut};
 use flate2::bufread::MultiGzDecoder;
 
-use super::bounds::{Bounds, ZSTD_WINDOW_LOG_MAX};
+use super::bounds::Bounds;
 use super::source::Source;
 use super::{Fault, PIECE_BYTES};
 use crate::image::layer::Compression;
@@ -47,7 +47,7 @@ impl<'a> Archive<'a> {
             Compression::Zstd => {
                 let internal = |_| Fault::Internal;
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(source).map_err(internal)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(internal)?;
+                decoder.window_log_max(bounds.zstd_window_log_max).map_err(internal)?;
                 Reader::Zstd(Box::new(decoder))
             }
         };

@@ -154,7 +154,7 @@ async fn a_layer_that_nobody_named_is_named() {
 
 #[tokio::test]
 async fn a_bomb_is_given_up_long_before_its_end() {
-    let bounds = Bounds { bytes_max: 8 << 20, ratio_max: 100, ratio_counts_from: 1 << 18 };
+    let bounds = Bounds { bytes_max: 8 << 20, ratio_max: 100, ratio_counts_from: 1 << 18, ..Bounds::default() };
     let zeros = vec![0; 3 << 20];
     for blob in [gzip(&zeros), zstd(&zeros)] {
         assert!(matches!(measure_with(&blob, bounds).await, Err(Fault::Bomb { ratio_max: 100 })));

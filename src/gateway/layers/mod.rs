@@ -39,6 +39,9 @@ pub use work::{Kind, Shown};
 
 /// How many layers are measured while they are uploaded. One more is not: it is read when it is wanted.
 const UPLOADS_MEASURED_AT_ONCE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+/// The largest window of a zstd frame that is measured so, as a power of two bytes: 8 MiB, as zstd makes it unless it is told
+/// otherwise. Whoever uploads chooses it, and old clients send no zstd.
+const UPLOADS_ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// How much work on layers there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +95,10 @@ impl Layers {
     pub(super) fn new(limits: LayerLimits) -> Self {
         Self {
             workers: Workers::new(limits.at_once, limits.bounds),
-            of_uploads: Workers::new(UPLOADS_MEASURED_AT_ONCE, limits.bounds),
+            of_uploads: Workers::new(
+                UPLOADS_MEASURED_AT_ONCE,
+                Bounds { zstd_window_log_max: UPLOADS_ZSTD_WINDOW_LOG_MAX, ..limits.bounds },
+            ),
             pace: limits.pace,
             derive_timeout: limits.derive_timeout,
             taken: Mutex::default(),

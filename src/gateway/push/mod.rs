@@ -2,6 +2,7 @@
 //! the upstream does not take becomes another document on the way.
 
 mod bring;
+mod measurement;
 mod schema1;
 mod uploads;
 
