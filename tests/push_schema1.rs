@@ -209,7 +209,8 @@ async fn a_zstd_layer_is_stored_in_oci_and_refused_in_schema_2() {
     let refused = stage.push(&stage.pushed).await;
     let (code, words) = refused.error();
     assert_eq!((refused.status, code.as_str()), (400, "MANIFEST_INVALID"), "{words}");
-    assert!(words.contains("zstd") && words.contains("nothing was written"), "{words}");
+    assert!(words.contains("zstd") && words.contains("--push-as oci"), "{words}");
+    assert!(words.contains("nothing was written"), "{words}");
     stage.assert_nothing_is_stored();
 }
 

@@ -5,7 +5,6 @@
 //! see the source was asked before. Only a refusal is personal: who shared somebody else's asks once again for himself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,8 +24,8 @@ use crate::upstream::{Asked, Caller, Failure, Remembered, continued};
 
 use super::Gateway;
 use super::fault::Fault;
-use super::metrics::{Followed, Metrics};
 use super::shared::random_bytes;
+use super::together::{Lead, Shared, led_by};
 
 /// How long to wait for another replica that is at the same derivation, before making it here too.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
@@ -557,54 +556,4 @@ fn under_payload_digest(source: &Source<'_>) -> Result<Derived, Untranslatable> 
 /// block; its payload, and so its digest, stay the same.
 pub(super) fn is_unsigned(manifest: &Manifest) -> bool {
     matches!(manifest.content(), Content::Schema1(schema1) if !schema1.is_signed())
-}
-
-enum Shared<Value> {
-    Done(Value),
-    Refused(Obstacle),
-    SomebodyElsesRefusal,
-}
-
-impl Gateway {
-    /// Runs shared work on a task that no client can cancel, and tells one's own refusal from another's.
-    async fn share<Value, Work, Running>(&self, cache: Remembered, work: Work) -> Shared<Value>
-    where
-        Value: Send + 'static,
-        Work: FnOnce(Arc<Lead>) -> Running,
-        Running: Future<Output = Result<Value, Arc<Obstacle>>> + Send + 'static,
-    {
-        let lead = Arc::new(Lead { is_ours: AtomicBool::new(false), cache, metrics: Arc::clone(&self.shared.metrics) });
-        let shared = tokio::spawn(continued(work(Arc::clone(&lead)))).await;
-        let is_ours = lead.is_ours.load(Ordering::Acquire);
-        self.count_asked(cache, if is_ours { Asked::Miss } else { Asked::Coalesced });
-        let answer = match shared {
-            Ok(Ok(value)) => Shared::Done(value),
-            Ok(Err(obstacle)) => match &*obstacle {
-                Obstacle::Upstream(failure) if failure.is_about_the_caller() && !is_ours => {
-                    Shared::SomebodyElsesRefusal
-                }
-                obstacle => Shared::Refused(obstacle.clone()),
-            },
-            Err(_) => return Shared::Refused(Obstacle::Internal),
-        };
-        if !is_ours {
-            let followed =
-                if let Shared::SomebodyElsesRefusal = answer { Followed::LeaderFailed } else { Followed::Served };
-            self.shared.metrics.count_follower(cache, followed);
-        }
-        answer
-    }
-}
-
-/// Who works for all who ask the same.
-struct Lead {
-    is_ours: AtomicBool,
-    cache: Remembered,
-    metrics: Arc<Metrics>,
-}
-
-async fn led_by<Output>(lead: Arc<Lead>, work: impl Future<Output = Output>) -> Output {
-    lead.is_ours.store(true, Ordering::Release);
-    let _shown = lead.metrics.flight(lead.cache);
-    work.await
 }

@@ -34,6 +34,7 @@ pub mod seen;
 pub mod service;
 mod shared;
 pub mod standing;
+mod together;
 mod token;
 mod turns;
 

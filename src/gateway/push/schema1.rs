@@ -26,6 +26,8 @@ use super::whole;
 
 /// How many layers the upstream is asked for at a time.
 const LAYERS_ASKED_FOR_AT_ONCE: usize = 8;
+/// Said of layers that schema 2 has no word for.
+const PUSHING_AS_OCI_WOULD_HELP: &str = "; --push-as oci at the gateway would store it";
 
 /// The upstream refuses a schema 1 because it is one, as far as can be told: distribution 3 answers `MANIFEST_INVALID`,
 /// distribution 2.8 with schema 1 switched off 500 and `UNKNOWN`, others 415 or `UNSUPPORTED`. Where it meant something else
@@ -146,6 +148,7 @@ impl Gateway {
         let made = made.map_err(|_| Fault::PushInWork(patience.as_secs()))?.map_err(|_| Fault::Internal)?;
         made.map(|cooked| cooked.derived).map_err(|obstacle| match obstacle {
             Obstacle::Untranslatable(words) | Obstacle::Layer(words) => Fault::PushUntranslatable(words),
+            Obstacle::Zstd(words) => Fault::PushUntranslatable(format!("{words}{PUSHING_AS_OCI_WOULD_HELP}")),
             other => other.into(),
         })
     }
