@@ -26,7 +26,8 @@ pub(super) async fn run<Output: Send + 'static>(
 
 #[cfg(target_os = "linux")]
 fn stand_back() {
-    // On Linux this is about the thread that calls. Where it is forbidden, the work is done all the same.
+    // On Linux this is about the thread that calls. Where it is forbidden, as by the systemd unit of `deploy/`, the work is
+    // done all the same.
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::debug!(%error, "work on layers has the priority of everything else");
     }
