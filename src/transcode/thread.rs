@@ -28,7 +28,11 @@ pub(super) async fn run<Output: Send + 'static>(
 fn stand_back() {
     // On Linux this is about the thread that calls. Where it is forbidden, as by the systemd unit of `deploy/`, the work is
     // done all the same.
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+    let stood_back = rustix::process::getpriority_process(None).and_then(|niceness| {
+        // Never the other way round, in a process that as a whole stands back further.
+        if niceness < NICENESS { rustix::process::setpriority_process(None, NICENESS) } else { Ok(()) }
+    });
+    if let Err(error) = stood_back {
         tracing::debug!(%error, "work on layers has the priority of everything else");
     }
 }
