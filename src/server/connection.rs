@@ -127,7 +127,7 @@ impl<Answer> Connection<Answer> {
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().extend(extensions.clone());
             let (underway, answered) = (requests.begin(), answer(request, peer));
-            // HTTP/1 keeps room for one of these on every connection, idle or not.
+            // HTTP/1 keeps room for one of these on every connection, idle or not, and they are large.
             Box::pin(async move { Ok::<_, Infallible>(underway.answered(answered.await)) })
         });
         let ended = match protocol {
