@@ -7,12 +7,14 @@ pub mod clients;
 mod door;
 mod environment;
 pub mod file;
+mod forms;
 mod keys;
 pub mod layers;
 pub mod lifecycle;
 pub mod limits;
 mod listen;
 mod mistake;
+mod store;
 pub mod systemd;
 pub mod tables;
 pub mod telemetry;
@@ -27,30 +29,30 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args};
 use url::Url;
 
 use crate::gateway::service::{ServiceOptions, Site};
-use crate::gateway::{ChallengeMode, IndexLimits, Options, PushAs, Pushes, SharedOptions, TrustedProxy};
+use crate::gateway::{IndexLimits, Options, Pushes, SharedOptions, TrustedProxy};
 use crate::negotiate::{ClientRule, Glob, PlatformRule, Policy, WithoutAccept};
-use crate::store::sweep::Bounds;
-use crate::store::{Bucket, Location};
 use crate::translate::sign::SigningKey;
-use crate::upstream::{self, Redirects, Tls};
+use crate::upstream::{self, Tls};
 
 use admin::AdminArguments;
 use auth::{AuthArguments, Binding};
 use clients::{ClientTable, UnusableClient};
 use door::DoorArguments;
 pub use environment::{docker_config, unknown_variables};
-use environment::{platform_settings, registry_proxy, state_directory};
+use environment::{platform_settings, registry_proxy};
 use file::File;
+pub use forms::{Challenge, LogFormat, PushAsForm, RedirectsForm, Variant, WithoutAcceptForm};
 pub use keys::{documentation, flags_in_force};
 use layers::LayerArguments;
 use lifecycle::LifecycleArguments;
 use limits::{LimitArguments, RequestArguments};
 pub use listen::{InvalidListenAddress, ListenAddress};
 pub use mistake::one_line;
+pub use store::{BoundsArguments, StoreArguments};
 use tables::{BlobCacheTable, UpstreamTable};
 use telemetry::TelemetryArguments;
 use tls::TlsArguments;
@@ -282,177 +284,6 @@ pub struct GatewayArguments {
     /// How long a whole document of the upstream (a manifest, a config, a token) may take
     #[arg(long, env = "SCHEMABRIDGE_DOCUMENT_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
     pub document_timeout: Duration,
-}
-
-/// The flags that say where the store is.
-#[derive(Args, Clone, Debug)]
-pub struct StoreArguments {
-    /// Where derived documents last: `memory:`, `file:///directory`, `s3://bucket/prefix`, `gs://bucket/prefix` or
-    /// `az://container/prefix`; credentials of a bucket come from the platform's usual places [default: a state directory]
-    #[arg(long, env = "SCHEMABRIDGE_STORE", value_name = "URL")]
-    pub store: Option<Location>,
-
-    /// The URL of the service that keeps the bucket, where it is not the cloud's own
-    #[arg(long, env = "SCHEMABRIDGE_STORE_ENDPOINT", value_name = "URL", value_parser = values::plain_url)]
-    pub store_endpoint: Option<Url>,
-}
-
-impl StoreArguments {
-    /// A store that is forgotten at the end.
-    pub const fn memory() -> Self {
-        Self { store: Some(Location::Memory), store_endpoint: None }
-    }
-
-    /// The store that these name, or the state directory; a bucket with what the platform's variables say.
-    pub fn location(&self) -> Result<Location, Unusable> {
-        let location = match &self.store {
-            Some(location) => location.clone(),
-            None => Location::Directory(state_directory().ok_or(Unusable::NoStateDirectory)?),
-        };
-        Ok(match location {
-            Location::Bucket(bucket) => {
-                let settings = platform_settings(bucket.service.variables());
-                Location::Bucket(Bucket { endpoint: self.store_endpoint.clone(), settings, ..bucket })
-            }
-            _ if self.store_endpoint.is_some() => return Err(Unusable::EndpointWithoutBucket),
-            location => location,
-        })
-    }
-}
-
-/// The flags that bound a store.
-#[derive(Args, Clone, Debug)]
-pub struct BoundsArguments {
-    /// How many bytes of derived documents a directory may hold; the least lately used go first and are made again when asked for
-    #[arg(long, env = "SCHEMABRIDGE_STORE_MAX_SIZE", value_name = "SIZE", default_value = "10GiB", value_parser = values::byte_size)]
-    pub store_max_size: u64,
-
-    /// How many bytes of gzip layers that stand for others a directory may hold; the least lately used go first and are made
-    /// again when asked for
-    #[arg(long, env = "SCHEMABRIDGE_STORE_MAX_LAYERS", value_name = "SIZE", default_value = "50GiB", value_parser = values::byte_size)]
-    pub store_max_layers: u64,
-
-    /// How many recipes a directory may hold; the least lately used go first, and their digests with them
-    #[arg(long, env = "SCHEMABRIDGE_STORE_MAX_RECIPES", value_name = "NUMBER", default_value = "1000000")]
-    pub store_max_recipes: usize,
-
-    /// How long after its last use a recipe is kept in a directory
-    #[arg(long, env = "SCHEMABRIDGE_RECIPE_MAX_AGE", value_name = "DURATION", default_value = "400d", value_parser = values::duration)]
-    pub recipe_max_age: Duration,
-}
-
-impl BoundsArguments {
-    /// The bounds that these say.
-    pub const fn bounds(&self) -> Bounds {
-        Bounds {
-            layers_bytes_max: Some(self.store_max_layers),
-            documents_bytes_max: Some(self.store_max_size),
-            recipes_max: self.store_max_recipes,
-            recipe_age_max: self.recipe_max_age,
-        }
-    }
-}
-
-/// A variant of an architecture, or none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variant(pub Option<String>);
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for a person.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Who follows redirects of blobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RedirectsForm {
-    /// The client.
-    Pass,
-    /// The gateway.
-    Follow,
-    /// Whoever can.
-    Auto,
-}
-
-impl RedirectsForm {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Follow => "follow",
-            Self::Auto => "auto",
-        }
-    }
-}
-
-impl From<RedirectsForm> for Redirects {
-    fn from(form: RedirectsForm) -> Self {
-        match form {
-            RedirectsForm::Pass => Self::Pass,
-            RedirectsForm::Follow => Self::Follow,
-            RedirectsForm::Auto => Self::Auto,
-        }
-    }
-}
-
-impl From<&Redirects> for RedirectsForm {
-    fn from(redirects: &Redirects) -> Self {
-        match redirects {
-            Redirects::Pass => Self::Pass,
-            Redirects::Follow => Self::Follow,
-            Redirects::Auto => Self::Auto,
-        }
-    }
-}
-
-/// What becomes of the realm in the upstream's bearer challenge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Challenge {
-    /// It goes to the client as it is.
-    Pass,
-    /// It points at the gateway's own /token.
-    Rewrite,
-}
-
-impl From<Challenge> for ChallengeMode {
-    fn from(challenge: Challenge) -> Self {
-        match challenge {
-            Challenge::Pass => Self::Pass,
-            Challenge::Rewrite => Self::Rewrite,
-        }
-    }
-}
-
-/// What an unknown client that sends no Accept header gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum WithoutAcceptForm {
-    /// The stored form.
-    Stored,
-    /// Schema 1.
-    Schema1,
-}
-
-/// What is stored in the place of a pushed schema 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PushAsForm {
-    /// Docker's schema 2.
-    Schema2,
-    /// The OCI manifest.
-    Oci,
-}
-
-impl From<PushAsForm> for PushAs {
-    fn from(form: PushAsForm) -> Self {
-        match form {
-            PushAsForm::Schema2 => Self::Schema2,
-            PushAsForm::Oci => Self::Oci,
-        }
-    }
 }
 
 impl GatewayArguments {
