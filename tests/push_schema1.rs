@@ -119,6 +119,19 @@ async fn what_was_changed_since_it_was_signed_is_refused_and_nothing_is_written(
     stage.assert_nothing_is_stored();
 }
 
+/// Not even the blob that everybody knows.
+#[tokio::test]
+async fn nothing_goes_along_with_what_was_changed_since_it_was_signed() {
+    let layers = || [gzip(&archive("etc/one", b"one")), gzip(&archive("etc/two", b"two"))];
+    let document = |[lower, upper]: [&str; 2]| schema1(&[lower, EMPTY_LAYER, upper]);
+    let stage = Stage::of(layers(), document, Setup::default()).await;
+    let changed = String::from_utf8(stage.pushed.to_vec()).unwrap().replacen("amd64", "arm64", 1);
+    let put = stage.push(changed.as_bytes()).await;
+    assert_eq!((put.status, put.error().0.as_str()), (400, "MANIFEST_UNVERIFIED"), "{}", put.text());
+    stage.assert_nothing_is_stored();
+    assert!(stage.upstream.contents().blob("app", EMPTY_LAYER).is_none());
+}
+
 #[tokio::test]
 async fn a_layer_that_only_another_repository_has_is_named_and_nothing_is_written() {
     let stage = Stage::new(REFUSALS[0]).await;

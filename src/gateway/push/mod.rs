@@ -131,7 +131,9 @@ impl Gateway {
     ) -> Result<Response<Body>, Fault> {
         let bytes = exchange.whole_body(MANIFEST_BYTES_MAX).await?;
         let manifest = Manifest::parse(bytes.clone()).ok();
-        if let Some(manifest) = &manifest {
+        if let Some(manifest) = &manifest
+            && !schema1::is_changed_since_signed(manifest).await?
+        {
             self.bring_along(exchange, repository, manifest).await?;
         }
         exchange.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));

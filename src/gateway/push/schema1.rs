@@ -19,7 +19,7 @@ use crate::image::manifest::{Content, Manifest};
 use crate::image::media_type::Format;
 use crate::image::reference::{Reference, Repository, Tag};
 use crate::store::Recipe;
-use crate::translate::{self, Derived, LayerPolicy};
+use crate::translate::{self, BadSignature, Derived, LayerPolicy};
 use crate::upstream::{DOCKER_CONTENT_DIGEST, Failure, Refusal, continued};
 
 use super::whole;
@@ -43,6 +43,19 @@ pub(super) fn is_about_the_format(refusal: &Refusal) -> bool {
         StatusCode::INTERNAL_SERVER_ERROR => all(&["UNKNOWN"]),
         _ => false,
     }
+}
+
+/// It is a schema 1 whose signature does not hold. It will be refused, so nothing is to be written for it. One without any
+/// signature is the registry's to judge.
+pub(super) async fn is_changed_since_signed(pushed: &Manifest) -> Result<bool, Fault> {
+    if !matches!(pushed.content(), Content::Schema1(_)) {
+        return Ok(false);
+    }
+    let pushed = pushed.clone();
+    // A signature is dear to check: not on a thread that others wait for.
+    let verified =
+        tokio::task::spawn_blocking(move || translate::verify(&pushed)).await.map_err(|_| Fault::Internal)?;
+    Ok(verified.is_err_and(|bad| bad != BadSignature::None))
 }
 
 fn error_codes(body: &[u8]) -> Vec<String> {
