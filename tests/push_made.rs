@@ -122,6 +122,24 @@ async fn bytes_that_were_evicted_are_made_again_for_it() {
 }
 
 #[tokio::test]
+async fn what_the_registry_has_is_not_made_again_for_it() {
+    let (upstream, _) = with_zstd().await;
+    let directory = tempfile::tempdir().unwrap();
+    let gateway = Setup::default().push().transcode_zstd().store_in(directory.path()).before(&upstream).await;
+    let client = Client::only(SCHEMA2);
+    let pulled = gateway.manifest(&client, TAGGED).await;
+    assert_eq!(put(&gateway, &client, COPY, &pulled).await.status, 201);
+    std::fs::remove_dir_all(directory.path().join("v1/layers")).unwrap();
+    let stored = upstream.contents().manifest("app", "latest").unwrap().json();
+    let zstd = format!("/v2/app/blobs/{}", stored["layers"][0]["digest"].as_str().unwrap());
+    let reads = upstream.requests_to("GET", &zstd).len();
+    assert_eq!(reads, 1);
+    let pushed = put(&gateway, &client, "/v2/app/manifests/again", &pulled).await;
+    assert_eq!(pushed.status, 201, "{}", pushed.text());
+    assert_eq!(upstream.requests_to("GET", &zstd).len(), reads);
+}
+
+#[tokio::test]
 async fn what_the_upstream_says_to_such_a_blob_is_the_answer() {
     let (upstream, _) = with_zstd().await;
     let gateway = Setup::default().push().transcode_zstd().before(&upstream).await;

@@ -88,10 +88,14 @@ impl Gateway {
             Made::Config(bytes) => return self.upload(caller, repository, digest, whole(bytes)).await,
             Made::Layer(made) => made,
         };
+        // Before its bytes are looked for: they may have been evicted, and would be made again.
+        if self.has_blob(caller, repository, digest).await? {
+            return Ok(());
+        }
         let size = made.gzip.size;
         let bytes = self.bytes_of_made(caller, repository, &made, 0..size).await?;
         let body = RequestBody::Streamed(reqwest::Body::wrap_stream(bytes));
-        self.upload(caller, repository, digest, (size, body)).await?;
+        self.upload_new(caller, repository, digest, (size, body)).await?;
         // From here on it is a layer like others: nobody need read it to know what it holds.
         let diff_id = made.gzip.diff_id;
         let _ =

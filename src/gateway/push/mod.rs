@@ -154,12 +154,27 @@ impl Gateway {
         caller: &Caller,
         repository: &Repository,
         digest: &Digest,
-        (length, body): (u64, RequestBody),
+        blob: (u64, RequestBody),
     ) -> Result<(), Fault> {
-        let head = self.send(caller, Method::HEAD, format!("/v2/{repository}/blobs/{digest}"), None, None).await?;
-        if head.status() == StatusCode::OK {
+        if self.has_blob(caller, repository, digest).await? {
             return Ok(());
         }
+        self.upload_new(caller, repository, digest, blob).await
+    }
+
+    async fn has_blob(&self, caller: &Caller, repository: &Repository, digest: &Digest) -> Result<bool, Fault> {
+        let head = self.send(caller, Method::HEAD, format!("/v2/{repository}/blobs/{digest}"), None, None).await?;
+        Ok(head.status() == StatusCode::OK)
+    }
+
+    /// Uploads a blob that the repository does not have.
+    async fn upload_new(
+        &self,
+        caller: &Caller,
+        repository: &Repository,
+        digest: &Digest,
+        (length, body): (u64, RequestBody),
+    ) -> Result<(), Fault> {
         let nothing = (BLOB, 0, RequestBody::Whole(Bytes::new()));
         let uploads = format!("/v2/{repository}/blobs/uploads/");
         let opened = self.send(caller, Method::POST, uploads, None, Some(nothing)).await?;

@@ -72,8 +72,8 @@ fn error_codes(body: &[u8]) -> Vec<String> {
 }
 
 impl Gateway {
-    /// Stores what says the same as this schema 1 in a format that the upstream takes. Nothing is written before all of it is known to be good, and
-    /// nothing under the tag before all that it names is there.
+    /// Stores what says the same as this schema 1 in a format that the upstream takes. Nothing is written before all of it is
+    /// known to be good, and nothing under the tag before all that it names is there.
     pub(super) async fn put_instead(
         self: &Arc<Self>,
         exchange: &mut Exchange,
