@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemabridge::gateway::LayerLimits;
+use schemabridge::image::layer::GzipLayer;
+use schemabridge::store::{Location, Maker, Store};
 use schemabridge::transcode::Bounds;
+use schemabridge::translate::LayerPolicy;
 
 use crate::support::basic;
 use crate::support::client::{Client, Reply};
@@ -181,6 +184,29 @@ async fn bytes_that_were_evicted_are_made_again() {
     assert_eq!((head.status, stage.reads_of_zstd()), (200, 1));
     assert_eq!(gateway.get(&client, &path).await.body, first);
     assert_eq!(stage.reads_of_zstd(), 2);
+}
+
+/// An older version made it, with another compressor.
+#[tokio::test]
+async fn what_can_be_made_by_nobody_again_is_promised_to_nobody() {
+    let stage = Stage::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&Location::Directory(directory.path().to_owned())).unwrap();
+    let bytes = gzip(&stage.archives[0]);
+    let size = bytes.len() as u64;
+    let [digest, diff_id, source] =
+        [&sha256(&bytes), &sha256(&stage.archives[0]), &stage.image.layers[0].digest].map(|text| text.parse().unwrap());
+    let older = Maker::new(LayerPolicy::Gzip, "an older compressor");
+    let mut upload = store.begin_upload(&source, &older, None).await.unwrap();
+    upload.write(bytes.clone()).await.unwrap();
+    upload.finish(GzipLayer { digest, size, diff_id }).await.unwrap();
+    let gateway = opted_in().store_in(directory.path()).before(&stage.upstream).await;
+    let (client, path) = (Client::docker_20_10(), format!("/v2/app/blobs/{}", sha256(&bytes)));
+    assert_eq!(gateway.head(&client, &path).await.status, 200);
+    assert_eq!(gateway.get(&client, &path).await.body, bytes);
+    std::fs::remove_dir_all(directory.path().join("v1/layers")).unwrap();
+    assert_eq!(gateway.head(&client, &path).await.status, 404);
+    assert_eq!(gateway.get(&client, &path).await.status, 404);
 }
 
 #[tokio::test]

@@ -108,7 +108,11 @@ impl Gateway {
             wanted = Some(part);
             Body::empty()
         });
-        let Some(part) = wanted.filter(|_| exchange.head.method != Method::HEAD) else { return Ok(response) };
+        let Some(part) = wanted.filter(|_| exchange.head.method != Method::HEAD) else {
+            // Whoever is told that it is there may not send it.
+            let is_there = self.shared.store.has_bytes_of(&made).await? || self.can_be_made_again(&made).await?;
+            return if is_there { Ok(response) } else { Err(Fault::Lost) };
+        };
         let length = part.end - part.start;
         let bytes = self.bytes_of_made(&exchange.caller, repository, &made, part).await?;
         Ok(response.map(|_| Body::made(bytes, length)))
@@ -128,6 +132,14 @@ impl Gateway {
         }
     }
 
+    /// What another version made, this one cannot make again.
+    async fn can_be_made_again(&self, made: &Transcoding) -> Result<bool, Fault> {
+        Ok(match self.shared.store.transcoding(&made.layer, &maker()).await? {
+            Standing::Unmade => false,
+            Standing::Evicted(decided) | Standing::There(decided) => decided.gzip == made.gzip,
+        })
+    }
+
     /// Bytes that were evicted, made again by a task that goes on when the client leaves.
     async fn read_again(
         self: &Arc<Self>,
@@ -136,12 +148,7 @@ impl Gateway {
         before: Transcoding,
         part: std::ops::Range<u64>,
     ) -> Result<LayerBytes, Fault> {
-        let decided = match self.shared.store.transcoding(&before.layer, &maker()).await? {
-            Standing::Unmade => return Err(Fault::Lost),
-            Standing::Evicted(decided) | Standing::There(decided) => decided,
-        };
-        // What another version made, this one cannot make again.
-        if decided.gzip != before.gzip {
+        if !self.can_be_made_again(&before).await? {
             return Err(Fault::Lost);
         }
         let (gateway, caller, place) = (Arc::clone(self), caller.clone(), repository.clone());

@@ -135,7 +135,8 @@ impl Store {
         self.record(&layout::transcoding(layer, maker), is_of).await
     }
 
-    async fn has_bytes_of(&self, transcoding: &Transcoding) -> Result<bool, StoreFailure> {
+    /// Whether the bytes of a gzip layer are there.
+    pub async fn has_bytes_of(&self, transcoding: &Transcoding) -> Result<bool, StoreFailure> {
         let path = transcoding.path();
         let head = async {
             match self.objects.head(&path).await {
