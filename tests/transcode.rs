@@ -186,6 +186,23 @@ async fn bytes_that_were_evicted_are_made_again() {
     assert_eq!(stage.reads_of_zstd(), 2);
 }
 
+/// Together they are more than a number of bytes can be.
+#[tokio::test]
+async fn sizes_that_nothing_has_stop_no_work() {
+    let archives = ["one", "two", "three"].map(|name| archive(name, name.as_bytes()));
+    let mut image = image("amd64", &archives.each_ref().map(|archive| (Kind::Zstd, archive.as_slice())));
+    for layer in &mut image.layers {
+        layer.size = usize::try_from(i64::MAX).unwrap();
+    }
+    let upstream = Upstream::start().await;
+    upstream.put_image("app", "latest", &image, &image.oci());
+    let gateway = opted_in().before(&upstream).await;
+    let reply = gateway.get(&Client::docker_20_10(), TAGGED).await;
+    let layer = gateway.get(&Client::docker_20_10(), &gzip_path(&reply)).await;
+    assert_eq!(reply.json()["layers"][0]["size"], layer.body.len());
+    assert_eq!(gunzip(&layer.body), archives[0]);
+}
+
 /// An older version made it, with another compressor.
 #[tokio::test]
 async fn what_can_be_made_by_nobody_again_is_promised_to_nobody() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -26,6 +27,8 @@ use super::work::{Kind, Work};
 
 /// How many layers of one image are in work or wait for a turn.
 const LAYERS_OF_AN_IMAGE_AT_ONCE: usize = 8;
+/// How long the work waits to know how much there is to do. It is told to whoever watches, and no more.
+const LENGTHS_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Gateway {
     /// What the translation that this order asks for must know of the layers; `config` is the config's bytes, where layers
@@ -90,8 +93,9 @@ impl Gateway {
             .boxed()
         };
         let lengths: Vec<BoxFuture<'_, Option<u64>>> = layers.iter().cloned().map(length_of).collect();
-        let lengths: Vec<_> = stream::iter(lengths).buffered(LAYERS_OF_AN_IMAGE_AT_ONCE).collect().await;
-        lengths.into_iter().sum()
+        let lengths = stream::iter(lengths).buffered(LAYERS_OF_AN_IMAGE_AT_ONCE).collect::<Vec<_>>();
+        let lengths = tokio::time::timeout(LENGTHS_TIMEOUT, lengths).await.ok()?;
+        lengths.into_iter().try_fold(0, |all: u64, length| all.checked_add(length?))
     }
 
     async fn learn_of_image(
@@ -132,7 +136,7 @@ impl Gateway {
         for (layer, _, diff_id) in &unmade {
             self.known_good(Purpose::Gzip, layer, diff_id.as_ref())?;
         }
-        let bytes = unmade.iter().map(|(_, size, _)| size).sum();
+        let bytes = unmade.iter().fold(0, |all: u64, (_, size, _)| all.saturating_add(*size));
         let image = (&order.repository, &order.source);
         let work = Work::new(Kind::Transcode, &self.options.upstream_name, image, (unmade.len(), Some(bytes)));
         let made = unmade.into_iter().map(|(layer, _, diff_id)| {

@@ -201,7 +201,7 @@ pub(super) fn how_far(shown: &[Shown], upstream: &str, repository: &Repository) 
     let ours = || shown.iter().filter(|work| work.upstream == upstream && work.repository == repository.as_str());
     let sum = |count: fn(&Shown) -> u64| ours().map(count).sum::<u64>();
     let layers = sum(|work| work.layers);
-    let bytes = ours().map(|work| work.bytes).sum::<Option<u64>>();
+    let bytes = ours().try_fold(0, |all: u64, work| all.checked_add(work.bytes?));
     let of = bytes.map(|bytes| format!(" of {bytes}")).unwrap_or_default();
     (layers > 0).then(|| {
         format!(
